@@ -1,0 +1,151 @@
+//! Netlink requests inside a namespace: a thread that enters it, with a runtime of its own.
+
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rtnetlink::packet_route::link::{InfoBridge, InfoData, InfoVeth, LinkAttribute};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
+use rustix::net::netdevice;
+
+use crate::address::Prefix;
+use crate::error::{IoContext, LabError};
+use crate::namespace::Namespace;
+
+/// Requests to the network stack of one namespace.
+pub(crate) struct Netlink {
+    handle: Handle,
+}
+
+/// Runs `requests` against the network stack of `namespace`.
+pub(crate) fn within<T: Send>(
+    namespace: &Namespace,
+    requests: impl AsyncFnOnce(Netlink) -> Result<T, LabError> + Send,
+) -> Result<T, LabError> {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        runtime.context(|| "start a netlink runtime".to_owned())?.block_on(async {
+            let (connection, handle, _) = new_connection().context(|| "open a netlink socket".to_owned())?;
+            tokio::spawn(connection);
+            requests(Netlink { handle }).await
+        })
+    };
+    namespace.run(run).context(|| "enter a network namespace".to_owned())?
+}
+
+impl Netlink {
+    /// Makes a veth pair: `name` here, `peer` in another namespace.
+    pub(crate) async fn add_veth(
+        &self,
+        (name, peer): (&str, &str),
+        peer_namespace: &OwnedFd,
+        mtu: u32,
+    ) -> Result<(), LabError> {
+        let peer_message =
+            LinkUnspec::new_with_name(peer).setns_by_fd(peer_namespace.as_raw_fd()).mtu(mtu).build();
+        let message = LinkVeth::new(name, peer)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer_message)))
+            .mtu(mtu)
+            .build();
+        let outcome = self.handle.link().add(message).execute().await;
+        outcome.map_err(failed(|| format!("create the cable {name} to {peer}")))
+    }
+
+    /// Makes a bridge that forwards at once and floods multicast, which neighbour discovery needs.
+    pub(crate) async fn add_bridge(&self, name: &str, mtu: u32) -> Result<(), LabError> {
+        let message = LinkBridge::new(name)
+            .append_info_data(InfoBridge::MulticastSnooping(false))
+            .append_info_data(InfoBridge::ForwardDelay(0))
+            .mtu(mtu)
+            .build();
+        let outcome = self.handle.link().add(message).execute().await;
+        outcome.map_err(failed(|| format!("create the bridge {name}")))
+    }
+
+    /// Switches an interface on.
+    pub(crate) async fn set_up(&self, name: &str) -> Result<(), LabError> {
+        let message = LinkUnspec::new_with_name(name).up().build();
+        self.handle.link().set(message).execute().await.map_err(failed(|| format!("set {name} up")))
+    }
+
+    /// Sets how many packets an interface may queue.
+    pub(crate) async fn set_queue_len(&self, name: &str, packets: u32) -> Result<(), LabError> {
+        let message = LinkUnspec::new_with_name(name).txqueuelen(packets).build();
+        self.handle.link().set(message).execute().await.map_err(failed(|| format!("set the queue of {name}")))
+    }
+
+    /// Makes an interface a port of a bridge, or takes it out of its bridge.
+    pub(crate) async fn set_bridge(&self, name: &str, bridge: Option<&str>) -> Result<(), LabError> {
+        let message = LinkUnspec::new_with_name(name);
+        let message = match bridge {
+            Some(bridge) => message.controller(index_of(bridge)?),
+            None => message.nocontroller(),
+        };
+        let outcome = self.handle.link().set(message.build()).execute().await;
+        outcome.map_err(failed(|| format!("change the bridge of {name}")))
+    }
+
+    /// Sets how many segments a packet of an interface may carry into it before it is cut into wire frames.
+    pub(crate) async fn set_gso_max_segments(&self, name: &str, segments: u32) -> Result<(), LabError> {
+        let message = LinkUnspec::new_with_name(name);
+        let message = message.append_extra_attribute(LinkAttribute::GsoMaxSegs(segments)).build();
+        let outcome = self.handle.link().set(message).execute().await;
+        outcome.map_err(failed(|| format!("limit the segments of {name}")))
+    }
+
+    /// Gives an interface an address.
+    pub(crate) async fn add_address(&self, interface: &str, address: Prefix) -> Result<(), LabError> {
+        let index = index_of(interface)?;
+        let addresses = self.handle.address();
+        let outcome = addresses.add(index, address.address, address.len).execute().await;
+        outcome.map_err(failed(|| format!("give {interface} the address {address}")))
+    }
+
+    /// Adds a route.
+    pub(crate) async fn add_route(
+        &self,
+        destination: Prefix,
+        gateway: Option<IpAddr>,
+        interface: &str,
+    ) -> Result<(), LabError> {
+        let index = index_of(interface)?;
+        let message = match (destination.address, gateway) {
+            (IpAddr::V4(address), gateway) => {
+                let route = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+                    .destination_prefix(address, destination.len)
+                    .output_interface(index);
+                match gateway {
+                    Some(IpAddr::V4(gateway)) => route.gateway(gateway).build(),
+                    _ => route.scope(rtnetlink::packet_route::route::RouteScope::Link).build(),
+                }
+            }
+            (IpAddr::V6(address), gateway) => {
+                let route = RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+                    .destination_prefix(address, destination.len)
+                    .output_interface(index);
+                match gateway {
+                    Some(IpAddr::V6(gateway)) => route.gateway(gateway).build(),
+                    _ => route.build(),
+                }
+            }
+        };
+        let outcome = self.handle.route().add(message).execute().await;
+        outcome.map_err(failed(|| format!("add the route to {destination} over {interface}")))
+    }
+}
+
+/// The index of an interface of the calling thread's namespace.
+fn index_of(interface: &str) -> Result<u32, LabError> {
+    let context = || format!("find the interface {interface}");
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )
+    .context(context)?;
+    netdevice::name_to_index(&socket, interface).context(context)
+}
+
+fn failed(action: impl FnOnce() -> String) -> impl FnOnce(rtnetlink::Error) -> LabError {
+    |source| LabError::Netlink { action: action(), source }
+}

@@ -1,0 +1,51 @@
+//! Removes the labs of this process when it is told to end, since a signal runs no destructors.
+
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+
+/// Something that goes away when the process does.
+pub(crate) trait Remove: Send + Sync {
+    /// Removes it; called again when it is gone already.
+    fn remove(&self);
+}
+
+type Registry = Mutex<Vec<Arc<dyn Remove>>>;
+
+fn registry() -> &'static Registry {
+    static REGISTRY: Registry = Mutex::new(Vec::new());
+    &REGISTRY
+}
+
+/// Has `lab` removed on SIGINT, SIGTERM and SIGHUP, after which the signal ends the process as usual.
+pub(crate) fn register(lab: Arc<dyn Remove>) -> io::Result<()> {
+    static WATCHING: OnceLock<Result<(), io::ErrorKind>> = OnceLock::new();
+    (*WATCHING.get_or_init(|| watch().map_err(|error| error.kind())))?;
+    registry().lock().unwrap_or_else(PoisonError::into_inner).push(lab);
+    Ok(())
+}
+
+/// Forgets `lab`, which is gone or is kept.
+pub(crate) fn forget(lab: &Arc<dyn Remove>) {
+    registry().lock().unwrap_or_else(PoisonError::into_inner).retain(|other| !Arc::ptr_eq(other, lab));
+}
+
+fn watch() -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let remove_all = move || {
+        for signal in signals.forever() {
+            let labs = registry().lock().unwrap_or_else(PoisonError::into_inner).clone();
+            for lab in labs {
+                lab.remove();
+            }
+            // Does not return: all three signals end a process that has no handler of its own.
+            let _ = emulate_default_handler(signal);
+        }
+    };
+    thread::Builder::new().name("lab-signals".to_owned()).spawn(remove_all)?;
+    Ok(())
+}
