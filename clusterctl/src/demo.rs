@@ -1,0 +1,74 @@
+//! `clusterctl demo`: clusters on this one machine, to try things on.
+
+mod capture;
+mod clean;
+mod down;
+mod exec;
+mod hosts;
+mod link;
+mod list;
+mod relay;
+mod run;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use landbridge_lab::{Lab, LabError, LabName};
+
+/// Try Landbridge on this machine: several clusters, each host a network namespace. Needs root.
+///
+/// `run` is a short tour that cleans up after itself. `up` leaves the clusters standing until `down`; in between,
+/// `exec` runs programs on their hosts and `link` cuts and degrades the cables between them.
+#[derive(Args)]
+pub(crate) struct Demo {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Run),
+    Up(up::Up),
+    Hosts(hosts::Hosts),
+    Exec(exec::Exec),
+    Link(link::LinkArgs),
+    Capture(capture::CaptureArgs),
+    List(list::List),
+    Down(down::Down),
+    Clean(clean::Clean),
+    #[command(hide = true)]
+    Relay(relay::Relay),
+}
+
+/// Which lab a command is about.
+#[derive(Args)]
+struct LabChoice {
+    /// Name of the lab
+    #[arg(long, default_value = "demo", value_name = "NAME")]
+    lab: LabName,
+}
+
+impl LabChoice {
+    fn open(&self) -> Result<Lab, LabError> {
+        Lab::open(&self.lab)
+    }
+}
+
+impl Demo {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let done = |()| ExitCode::SUCCESS;
+        match self.command {
+            Command::Run(command) => command.run().map(done),
+            Command::Up(command) => command.run().map(done),
+            Command::Hosts(command) => command.run().map(done),
+            Command::Exec(command) => command.run(),
+            Command::Link(command) => command.run().map(done),
+            Command::Capture(command) => command.run().map(done),
+            Command::List(command) => command.run().map(done),
+            Command::Down(command) => command.run().map(done),
+            Command::Clean(command) => command.run().map(done),
+            Command::Relay(command) => command.run().map(done),
+        }
+    }
+}
