@@ -1,0 +1,6 @@
+//! Tests that need more than one crate. One binary, so that everything is linked once.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod crash;
+mod real_etcd;
+mod traffic_counter;
