@@ -3,10 +3,19 @@
 use std::path::PathBuf;
 use std::{fs, io};
 
+use rustix::thread::CapabilitySet;
+
 use crate::cgroup;
 
 /// `cgroup.kill`, which ends all processes of a host at once, came with Linux 5.14.
 const MIN_KERNEL: (u32, u32) = (5, 14);
+
+/// Namespaces and mounts; links, addresses and routes; packet sockets.
+const POWERS: [(CapabilitySet, &str); 3] = [
+    (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"),
+    (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+    (CapabilitySet::NET_RAW, "CAP_NET_RAW"),
+];
 
 /// Something labs need and this machine lacks; the message says what to do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +23,14 @@ pub enum MissingCapability {
     /// Namespaces, bridges and cgroups are root's.
     #[error("labs need root: run the command again with sudo")]
     Root,
+    /// Root of a container that was not given root's powers.
+    #[error(
+        "labs need all of root's powers, and this process lacks {lacking}: run them outside of the container, or start it with --privileged"
+    )]
+    Powers {
+        /// The names of what is missing, as in capabilities(7).
+        lacking: String,
+    },
     /// The kernel is too old.
     #[error(
         "labs need Linux {}.{} or newer, this is {running}: boot a newer kernel",
@@ -37,6 +54,7 @@ pub enum MissingCapability {
 /// What was found on a machine.
 struct Facts {
     is_root: bool,
+    powers: CapabilitySet,
     kernel: String,
     cgroup_root: Option<PathBuf>,
     has_tun: bool,
@@ -51,6 +69,7 @@ pub fn preflight() -> Result<(), MissingCapability> {
     let read = |path: &str| -> io::Result<String> { fs::read_to_string(path) };
     check(&Facts {
         is_root: rustix::process::geteuid().is_root(),
+        powers: rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         cgroup_root: cgroup::mount_point(),
         has_tun: fs::exists("/dev/net/tun").unwrap_or(false),
@@ -61,6 +80,11 @@ pub fn preflight() -> Result<(), MissingCapability> {
 fn check(facts: &Facts) -> Result<(), MissingCapability> {
     if !facts.is_root {
         return Err(MissingCapability::Root);
+    }
+    let lacking: Vec<&str> =
+        POWERS.iter().filter(|(power, _)| !facts.powers.contains(*power)).map(|(_, name)| *name).collect();
+    if !lacking.is_empty() {
+        return Err(MissingCapability::Powers { lacking: lacking.join(" and ") });
     }
     if version(&facts.kernel) < Some(MIN_KERNEL) {
         return Err(MissingCapability::Kernel { running: facts.kernel.clone() });
@@ -93,6 +117,7 @@ mod tests {
     fn facts() -> Facts {
         Facts {
             is_root: true,
+            powers: CapabilitySet::all(),
             kernel: "5.14.0-rc1".to_owned(),
             cgroup_root: Some("/sys/fs/cgroup".into()),
             has_tun: true,
@@ -104,8 +129,9 @@ mod tests {
     fn each_missing_thing_is_named() {
         assert_eq!(check(&facts()), Ok(()));
         type Change = fn(&mut Facts);
-        let cases: [(Change, &str); 6] = [
+        let cases: [(Change, &str); 7] = [
             (|f| f.is_root = false, "sudo"),
+            (|f| f.powers = CapabilitySet::NET_RAW, "lacks CAP_SYS_ADMIN and CAP_NET_ADMIN"),
             (|f| f.kernel = "5.10.0-28-amd64".to_owned(), "Linux 5.14 or newer, this is 5.10.0-28-amd64"),
             (|f| f.kernel = "?".to_owned(), "this is ?"),
             (|f| f.cgroup_root = None, "cgroup v2"),
