@@ -11,10 +11,13 @@ mod relay;
 mod run;
 mod up;
 
+use std::env;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
-use landbridge_lab::{Lab, LabError, LabName};
+use landbridge_lab::{Lab, LabName};
 
 /// Try Landbridge on this machine: several clusters, each host a network namespace. Needs root.
 ///
@@ -50,9 +53,15 @@ struct LabChoice {
 }
 
 impl LabChoice {
-    fn open(&self) -> Result<Lab, LabError> {
-        Lab::open(&self.lab)
+    fn open(&self) -> anyhow::Result<Lab> {
+        Ok(Lab::open(&self.lab, relay_command()?)?)
     }
+}
+
+/// What `demo link` starts for a link of a kept lab: this program itself.
+fn relay_command() -> anyhow::Result<Vec<OsString>> {
+    let program = env::current_exe().context("cannot find this program's own file")?;
+    Ok([program.as_os_str(), "demo".as_ref(), "relay".as_ref()].map(OsString::from).to_vec())
 }
 
 impl Demo {
@@ -62,7 +71,7 @@ impl Demo {
             Command::Run(command) => command.run().map(done),
             Command::Up(command) => command.run().map(done),
             Command::Hosts(command) => command.run().map(done),
-            Command::Exec(command) => command.run(),
+            Command::Exec(command) => command.run().map(done),
             Command::Link(command) => command.run().map(done),
             Command::Capture(command) => command.run().map(done),
             Command::List(command) => command.run().map(done),

@@ -25,7 +25,13 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        if landbridge_lab::is_ending() {
+            // What failed did so because its lab is being removed; the signal is the answer.
+            landbridge_lab::wait_for_end();
+        }
+        if !output::is_closed_pipe(&error) {
+            eprintln!("error: {error:#}");
+        }
         ExitCode::FAILURE
     })
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use landbridge_lab::LabName;
@@ -30,11 +30,22 @@ fn up_after(changes: &str, lab: &LabName) -> Output {
 }
 
 fn assert_nothing_left(lab: &LabName) {
-    let namespaces = fs::read_dir("/run/netns").into_iter().flatten().flatten();
-    let left: Vec<_> =
-        namespaces.filter(|e| e.file_name().to_string_lossy().contains(lab.as_str())).collect();
+    let mut left = Vec::new();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    left.extend(mounts.lines().filter(|line| line.contains(lab.as_str())).map(str::to_owned));
+    let cgroups = mounts
+        .lines()
+        .filter(|line| line.contains(" - cgroup2 "))
+        .map(|line| line.split(' ').nth(4).unwrap());
+    let mut folders: Vec<PathBuf> = cgroups.map(|root| Path::new(root).join("landbridge-lab")).collect();
+    folders.extend(["/run/netns", "/run/landbridge/lab", "/var/lib/landbridge/lab"].map(PathBuf::from));
+    for folder in folders {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        left.extend(
+            entries.map(|path| path.display().to_string()).filter(|path| path.contains(lab.as_str())),
+        );
+    }
     assert!(left.is_empty(), "{left:?}");
-    assert!(!Path::new("/var/lib/landbridge/lab").join(lab.as_str()).exists());
 }
 
 #[test]
@@ -85,12 +96,65 @@ fn a_full_disk_is_named_and_nothing_is_left() {
     let lab = LabName::unique("disk").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().display();
-    // Too small from the start; with room for the check, but not for the first file; and not for the last.
-    for fill in ["size=64k", "size=2m,nr_inodes=3", "size=2m,nr_inodes=5"] {
+    // Too small from the start; with room for the check, but for no folder.
+    for fill in ["size=64k", "size=2m,nr_inodes=1"] {
         let changes = format!("mount -t tmpfs -o {fill} none {path}; export LANDBRIDGE_LAB_DIR={path}");
         let error = error_of(up_after(&changes, &lab));
         assert!(error.starts_with(&format!("error: no space left on the disk of {path}")), "{error}");
         assert!(error.contains("LANDBRIDGE_LAB_DIR"), "{error}");
+        assert_nothing_left(&lab);
+        assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
+    }
+}
+
+#[test]
+fn a_folder_of_somebody_else_is_neither_used_nor_removed() {
+    if !met(&[Requirement::Namespaces]) {
+        return;
+    }
+    let lab = LabName::unique("stranger").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(lab.as_str()).join("file");
+    fs::create_dir(file.parent().unwrap()).unwrap();
+    fs::write(&file, "precious").unwrap();
+    let run = |args: &[&str]| {
+        let lab = ["--lab", lab.as_str()];
+        let named = if args == ["demo", "clean"] { &lab[..0] } else { &lab[..] };
+        Command::new(CLUSTERCTL)
+            .args(args)
+            .args(named)
+            .env("LANDBRIDGE_LAB_DIR", folder.path())
+            .output()
+            .unwrap()
+    };
+    assert!(error_of(run(&["demo", "up"])).contains("belongs to no lab"));
+    assert!(error_of(run(&["demo", "down"])).contains("no lab is named"));
+    assert!(run(&["demo", "clean"]).status.success());
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    assert_nothing_left(&lab);
+}
+
+/// A signal may come before, while or after a lab to be kept is built: it is whole or it is gone.
+#[test]
+fn ctrl_c_during_up_leaves_a_whole_lab_or_none() {
+    if !met(&[Requirement::Namespaces]) {
+        return;
+    }
+    for milliseconds in (0..300).step_by(20) {
+        let lab = LabName::unique("halfway").unwrap();
+        let mut up = Command::new(CLUSTERCTL);
+        up.args(["demo", "up", "--lab", lab.as_str(), "--nodes", "4"]).stdout(Stdio::null());
+        let mut up = up.spawn().unwrap();
+        // Spread over the whole start on purpose: there is no condition to wait for.
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        let sent = Command::new("kill").args(["-INT", &up.id().to_string()]).status().unwrap().success();
+        let status = up.wait().unwrap();
+        assert!(!sent || status.success() || status.signal() == Some(2), "{status} after {milliseconds} ms");
+        let down = Command::new(CLUSTERCTL).args(["demo", "down", "--lab", lab.as_str()]).output().unwrap();
+        if !down.status.success() {
+            assert!(error_of(down).contains("no lab is named"), "after {milliseconds} ms");
+            assert!(!status.success(), "after {milliseconds} ms");
+        }
         assert_nothing_left(&lab);
     }
 }

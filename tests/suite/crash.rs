@@ -25,6 +25,7 @@ fn leftovers(name: &LabName) -> Vec<String> {
         found.extend(ours.map(|entry| entry.path().display().to_string()));
     };
     look(Path::new("/run/netns"), &format!("lb.{name}."));
+    look(Path::new("/run/landbridge/lab"), name.as_str());
     look(Path::new("/var/lib/landbridge/lab"), name.as_str());
     for mount in cgroup_mounts() {
         look(&mount.join("landbridge-lab"), name.as_str());
@@ -98,7 +99,7 @@ fn a_killed_process_leaves_a_lab_that_clean_removes() {
         .collect();
     assert_eq!(namespaces.len(), 7, "{left:?}");
     assert_eq!(processes_inside(&namespaces).len(), 1, "the program outlives its lab's process");
-    let pin = Path::new("/var/lib/landbridge/lab").join(name.as_str()).join("bpf/a1/eth0-ingress");
+    let pin = Path::new("/run/landbridge/lab").join(name.as_str()).join("bpf/a1/eth0-ingress");
     assert!(pin.exists(), "the program is still attached");
 
     // Another test's clean may come first; either way nothing is left.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::LabChoice;
+use crate::output::say;
 
 /// Write the packets that pass an interface to a pcap file
 #[derive(Args)]
@@ -30,7 +31,12 @@ impl CaptureArgs {
         let capture = host.capture(&self.interface, &self.file)?;
         thread::sleep(self.duration);
         let summary = capture.stop()?;
-        println!("{} packets in {}, {} missed", summary.packets, self.file.display(), summary.missed);
+        say(format_args!(
+            "{} packets in {}, {} missed",
+            summary.packets,
+            self.file.display(),
+            summary.missed
+        ))?;
         Ok(())
     }
 }

@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use crate::output::say;
+
 /// Remove labs whose process was killed; kept labs and those in use stay
 #[derive(Args)]
 pub(super) struct Clean {}
@@ -11,10 +13,10 @@ impl Clean {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let removed = landbridge_lab::remove_stale()?;
         if removed.is_empty() {
-            println!("nothing to clean");
+            say(format_args!("nothing to clean"))?;
         }
         for name in removed {
-            println!("removed lab {name}");
+            say(format_args!("removed lab {name}"))?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::LabChoice;
+use crate::output::say;
 
 /// Remove a lab with all that runs in it
 #[derive(Args)]
@@ -14,7 +15,7 @@ pub(super) struct Down {
 impl Down {
     pub(super) fn run(self) -> anyhow::Result<()> {
         landbridge_lab::remove(&self.lab.lab)?;
-        println!("lab {} is removed", self.lab.lab);
+        say(format_args!("lab {} is removed", self.lab.lab))?;
         Ok(())
     }
 }

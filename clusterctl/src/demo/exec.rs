@@ -1,16 +1,12 @@
 //! `clusterctl demo exec`: runs a program on a host of a lab.
 
 use std::ffi::OsString;
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
 
 use anyhow::Context;
 use clap::Args;
 
 use super::LabChoice;
-
-/// What shells add to the number of the signal that ended a program.
-const SIGNAL_BASE: i32 = 128;
 
 /// Run a program on a host; its exit code is passed on
 #[derive(Args)]
@@ -25,13 +21,11 @@ pub(super) struct Exec {
 }
 
 impl Exec {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<()> {
         let host = self.lab.open()?.host(&self.host)?;
         let (program, args) = self.command.split_first().context("name a program to run after --")?;
-        let mut command = host.command(program)?;
-        let status =
-            command.args(args).status().with_context(|| format!("cannot run {}", program.display()))?;
-        let code = status.code().or_else(|| status.signal().map(|signal| SIGNAL_BASE + signal));
-        Ok(code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+        // The program takes this one's place, so that its signals and its exit code are the caller's own.
+        let error = host.command(program)?.args(args).exec();
+        Err(error).with_context(|| format!("cannot run {}", program.display()))
     }
 }

@@ -54,7 +54,6 @@ impl Hosts {
                 let mut address = || addresses.next().unwrap_or_else(|| "-".to_owned());
                 [row.name, row.role.to_string(), address(), address(), row.processes.to_string()]
             }),
-        );
-        Ok(())
+        )
     }
 }

@@ -60,8 +60,7 @@ struct Shown<'a> {
 impl LinkArgs {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let link = self.lab.open()?.link(&self.link)?;
-        self.change(&link)?;
-        let counters = link.counters()?;
+        let counters = self.change(&link)?;
         if self.output == Format::Json {
             return print_json(&Shown { link: link.name(), counters });
         }
@@ -71,11 +70,11 @@ impl LinkArgs {
                 row(Direction::Outbound, counters.outbound, counters.outbound_frames),
                 row(Direction::Inbound, counters.inbound, counters.inbound_frames),
             ],
-        );
-        Ok(())
+        )
     }
 
-    fn change(&self, link: &Link) -> anyhow::Result<()> {
+    /// Makes the change that is asked for, if any.
+    fn change(&self, link: &Link) -> anyhow::Result<RelayCounters> {
         let impairment = if self.cut {
             Impairment::CUT
         } else {
@@ -89,16 +88,14 @@ impl LinkArgs {
         };
         let given =
             self.delay.is_some() || self.loss.is_some() || self.duplicate.is_some() || self.rate.is_some();
-        if given || self.cut || self.clear {
-            let chosen = Direction::BOTH.into_iter().filter(|direction| match direction {
-                Direction::Outbound => !self.inbound,
-                Direction::Inbound => !self.outbound,
-            });
-            for direction in chosen {
-                link.set(direction, impairment)?;
-            }
-        }
-        Ok(())
+        let counters = match (given || self.cut || self.clear, self.outbound, self.inbound) {
+            (false, ..) => link.counters()?,
+            (true, true, _) => link.set(Direction::Outbound, impairment)?,
+            (true, _, true) => link.set(Direction::Inbound, impairment)?,
+            (true, ..) if self.clear => link.clear()?,
+            (true, ..) => link.set_both(impairment)?,
+        };
+        Ok(counters)
     }
 }
 

@@ -1,8 +1,9 @@
 //! `clusterctl demo list`: the labs of this machine.
 
 use clap::Args;
+use landbridge_lab::LabState;
 
-use crate::output::{Format, print_json, print_table};
+use crate::output::{Format, print_json, print_table, say};
 
 /// List the labs of this machine
 #[derive(Args)]
@@ -19,17 +20,20 @@ impl List {
             return print_json(&labs);
         }
         if labs.is_empty() {
-            println!("no labs: start one with `clusterctl demo up`");
+            say(format_args!("no labs: start one with `clusterctl demo up`"))?;
             return Ok(());
         }
         print_table(
             ["NAME", "CLUSTERS", "NODES", "PODS", "LIFETIME"],
             labs.into_iter().map(|lab| {
-                let lifetime = if lab.kept { "until `demo down`" } else { "with its process" };
+                let lifetime = match lab.state {
+                    LabState::Kept => "until `demo down`",
+                    LabState::Owned => "with its process",
+                    LabState::Stale => "over: run `demo clean`",
+                };
                 let (nodes, pods) = (lab.nodes.to_string(), lab.pods.to_string());
                 [lab.name.to_string(), lab.clusters.join(" "), nodes, pods, lifetime.to_owned()]
             }),
-        );
-        Ok(())
+        )
     }
 }

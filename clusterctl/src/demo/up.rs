@@ -1,13 +1,12 @@
 //! `clusterctl demo up`: a lab that stays.
 
-use std::env;
 use std::time::Instant;
 
-use anyhow::Context;
 use clap::Args;
 use landbridge_lab::{Lab, LabSpec, Lifetime, PodWiring};
 
-use super::LabChoice;
+use super::{LabChoice, relay_command};
+use crate::output::say;
 
 /// Build clusters that stay until `down`
 #[derive(Args)]
@@ -15,7 +14,7 @@ pub(super) struct Up {
     #[command(flatten)]
     lab: LabChoice,
     /// How many clusters, named a, b, …
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=26))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=254))]
     clusters: u8,
     /// How many nodes each cluster has
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=200))]
@@ -26,6 +25,9 @@ pub(super) struct Up {
     /// Largest IP packet in bytes
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65535))]
     mtu: u32,
+    /// Let `clean` remove the lab once this process has ended
+    #[arg(long, value_name = "PID")]
+    until_exit: Option<u32>,
     /// Leave the pods unconnected, for a CNI plugin
     #[arg(long)]
     unwired: bool,
@@ -33,23 +35,27 @@ pub(super) struct Up {
 
 impl Up {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let program = env::current_exe().context("cannot find this program's own file")?;
-        let relay_command = [program.as_os_str(), "demo".as_ref(), "relay".as_ref()].map(Into::into).to_vec();
         let spec = LabSpec::new(self.lab.lab)
             .with_clusters(self.clusters, self.nodes, self.pods)
             .with_mtu(self.mtu)
             .with_pods(if self.unwired { PodWiring::Unwired } else { PodWiring::Routed });
         let start = Instant::now();
-        let lab = Lab::start_with(spec, Lifetime::Kept { relay_command })?;
+        let lab = Lab::start_with(
+            spec,
+            Lifetime::Kept { relay_command: relay_command()?, keeper: self.until_exit },
+        )?;
         let (name, hosts) = (&lab.spec().name, lab.hosts().count());
-        println!("lab {name} stands after {:.2} s: {hosts} hosts", start.elapsed().as_secs_f64());
-        println!();
-        println!("See its hosts:      clusterctl demo hosts --lab {name}");
+        say(format_args!("lab {name} stands after {:.2} s: {hosts} hosts", start.elapsed().as_secs_f64()))?;
+        say(format_args!(""))?;
+        say(format_args!("See its hosts:      clusterctl demo hosts --lab {name}"))?;
         if let Some(host) = lab.hosts().last() {
-            println!("Open a shell:       clusterctl demo exec --lab {name} {} -- bash", host.name());
+            say(format_args!(
+                "Open a shell:       clusterctl demo exec --lab {name} {} -- bash",
+                host.name()
+            ))?;
         }
-        println!("Degrade a link:     clusterctl demo link --lab {name} a --delay 50ms --loss 1%");
-        println!("Remove it:          clusterctl demo down --lab {name}");
+        say(format_args!("Degrade a link:     clusterctl demo link --lab {name} a --delay 50ms --loss 1%"))?;
+        say(format_args!("Remove it:          clusterctl demo down --lab {name}"))?;
         Ok(())
     }
 }

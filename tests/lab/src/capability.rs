@@ -46,9 +46,27 @@ pub enum MissingCapability {
     /// TAP devices, which relays use, cannot be made.
     #[error("labs need /dev/net/tun: run `modprobe tun`")]
     Tun,
+    /// The kernel has no IPv6.
+    #[error("labs need IPv6, and this kernel has none: boot it without ipv6.disable=1")]
+    Ipv6,
     /// BPF programs cannot be pinned.
     #[error("labs need the bpf filesystem, which this kernel lacks: boot one with CONFIG_BPF_SYSCALL")]
     BpfFilesystem,
+}
+
+/// Checks that the caller is root.
+pub(crate) fn require_root() -> Result<(), MissingCapability> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(MissingCapability::Root) }
+}
+
+/// Whether the running kernel is at least this.
+pub(crate) fn kernel_is_at_least(wanted: (u32, u32)) -> bool {
+    version(&kernel()) >= Some(wanted)
+}
+
+/// What `uname -r` says.
+pub(crate) fn kernel() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
 /// What was found on a machine.
@@ -58,6 +76,7 @@ struct Facts {
     kernel: String,
     cgroup_root: Option<PathBuf>,
     has_tun: bool,
+    has_ipv6: bool,
     filesystems: String,
 }
 
@@ -70,9 +89,10 @@ pub fn preflight() -> Result<(), MissingCapability> {
     check(&Facts {
         is_root: rustix::process::geteuid().is_root(),
         powers: rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective),
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        kernel: kernel(),
         cgroup_root: cgroup::mount_point(),
         has_tun: fs::exists("/dev/net/tun").unwrap_or(false),
+        has_ipv6: fs::exists("/proc/sys/net/ipv6").unwrap_or(false),
         filesystems: read("/proc/filesystems").unwrap_or_default(),
     })
 }
@@ -94,6 +114,9 @@ fn check(facts: &Facts) -> Result<(), MissingCapability> {
     }
     if !facts.has_tun {
         return Err(MissingCapability::Tun);
+    }
+    if !facts.has_ipv6 {
+        return Err(MissingCapability::Ipv6);
     }
     if !facts.filesystems.split_whitespace().any(|word| word == "bpf") {
         return Err(MissingCapability::BpfFilesystem);
@@ -121,6 +144,7 @@ mod tests {
             kernel: "5.14.0-rc1".to_owned(),
             cgroup_root: Some("/sys/fs/cgroup".into()),
             has_tun: true,
+            has_ipv6: true,
             filesystems: "nodev\tproc\nnodev\tbpf\n\text4\n".to_owned(),
         }
     }
@@ -129,13 +153,14 @@ mod tests {
     fn each_missing_thing_is_named() {
         assert_eq!(check(&facts()), Ok(()));
         type Change = fn(&mut Facts);
-        let cases: [(Change, &str); 7] = [
+        let cases: [(Change, &str); 8] = [
             (|f| f.is_root = false, "sudo"),
             (|f| f.powers = CapabilitySet::NET_RAW, "lacks CAP_SYS_ADMIN and CAP_NET_ADMIN"),
             (|f| f.kernel = "5.10.0-28-amd64".to_owned(), "Linux 5.14 or newer, this is 5.10.0-28-amd64"),
             (|f| f.kernel = "?".to_owned(), "this is ?"),
             (|f| f.cgroup_root = None, "cgroup v2"),
             (|f| f.has_tun = false, "/dev/net/tun"),
+            (|f| f.has_ipv6 = false, "ipv6.disable"),
             (|f| f.filesystems = "ext4".to_owned(), "bpf filesystem"),
         ];
         for (take_away, expected) in cases {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -38,21 +38,17 @@ pub struct CaptureSummary {
 impl Capture {
     pub(crate) fn start(namespace: &Namespace, interface: &str, path: PathBuf) -> Result<Self, LabError> {
         let context = || format!("capture on {interface}");
-        let file = File::create(&path).map_err(|error| write_error(&path, error))?;
         let socket = namespace
             .run(|| PacketSocket::open(interface, View::Passing))
             .context(context)?
             .context(context)?;
+        // Only now, so that a mistyped interface empties no file.
+        let file = File::create(&path).map_err(|error| write_error(&path, error))?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).context(context)?);
         let stopped = Arc::clone(&stop);
         let run = move || write_packets(&socket, &stopped, BufWriter::new(file));
         let thread = thread::Builder::new().name("lab-capture".to_owned()).spawn(run).context(context)?;
         Ok(Self { file: path, stop, thread: Some(thread) })
-    }
-
-    /// The pcap file.
-    pub fn file(&self) -> &Path {
-        &self.file
     }
 
     /// Ends the capture once everything that passed until now is in the file.
@@ -106,9 +102,10 @@ fn write_packets(
                 Err(error) => return Err(error),
             }
         }
+        // Whoever is killed leaves a whole file.
+        file.flush()?;
         if stopping {
             summary.missed = socket.take_overruns()?;
-            file.flush()?;
             return Ok(summary);
         }
     }

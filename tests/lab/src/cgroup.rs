@@ -8,46 +8,22 @@
 //!
 //! A node's own processes are in a leaf, so that its subtree obeys the rule of no internal processes.
 
+use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{fs, str};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::LabName;
 use crate::error::{IoContext, LabError};
+use crate::{LabName, mounts};
 
 /// Longest wait for killed processes to be gone. One that hangs in the kernel may take this long.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Where the cgroup v2 hierarchy is mounted, if it is.
 pub(crate) fn mount_point() -> Option<PathBuf> {
-    parse_mount_point(&fs::read_to_string("/proc/self/mountinfo").ok()?)
-}
-
-/// Finds the cgroup2 mount in the lines of proc(5)'s `mountinfo`.
-fn parse_mount_point(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        let is_cgroup2 = after.split(' ').next() == Some("cgroup2");
-        is_cgroup2.then(|| before.split(' ').nth(4).map(unescape)).flatten()
-    })
-}
-
-/// Undoes the octal escapes of blanks in `mountinfo`.
-fn unescape(field: &str) -> PathBuf {
-    let mut text = String::new();
-    let mut rest = field;
-    while let Some((plain, escaped)) = rest.split_once('\\') {
-        text.push_str(plain);
-        let code = escaped.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        let (character, consumed) = code.map_or(('\\', 0), |code| (char::from(code), 3));
-        text.push(character);
-        rest = &escaped[consumed..];
-    }
-    text.push_str(rest);
-    text.into()
+    mounts::all().into_iter().find(|mount| mount.filesystem == "cgroup2").map(|mount| mount.point)
 }
 
 /// The folder of a lab's subtree, or `None` without cgroup v2.
@@ -118,35 +94,40 @@ fn wait_for(root: &Path, key: &str, value: u8) -> Result<(), LabError> {
             return Err(LabError::TimedOut { what, seconds: KILL_DEADLINE.as_secs() });
         }
         let timeout = Timespec::try_from(left).expect("ten seconds fit a timespec");
-        poll(&mut [PollFd::new(&file, PollFlags::PRI)], Some(&timeout))
-            .context(|| format!("poll {}", path.display()))?;
+        match poll(&mut [PollFd::new(&file, PollFlags::PRI)], Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context(|| format!("poll {}", path.display())),
+        }
+    }
+}
+
+/// Makes a folder of a lab's subtree, with those above it.
+pub(crate) fn create(folder: &Path) -> Result<(), LabError> {
+    let deadline = Instant::now() + KILL_DEADLINE;
+    loop {
+        match fs::create_dir_all(folder) {
+            // The last of the other labs just took the folder of all labs with it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && Instant::now() < deadline => {}
+            outcome => return outcome.context(|| format!("create cgroup {}", folder.display())),
+        }
     }
 }
 
 /// Kills what runs in a lab's subtree and removes it, and the folder of all labs with the last one.
 pub(crate) fn remove(root: &Path) -> Result<(), LabError> {
-    kill(root)?;
-    for folder in subtree(root).iter().rev() {
-        fs::remove_dir(folder).context(|| format!("remove cgroup {}", folder.display()))?;
+    let deadline = Instant::now() + KILL_DEADLINE;
+    loop {
+        kill(root)?;
+        let removed = subtree(root).iter().rev().try_for_each(fs::remove_dir);
+        match removed {
+            // A process was started after the others were killed.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {}
+            outcome => break outcome.context(|| format!("remove cgroup {}", root.display()))?,
+        }
     }
     if let Some(all_labs) = root.parent() {
         // Not empty while another lab lives.
         let _ = fs::remove_dir(all_labs);
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_mount_point_is_found_beside_cgroup_v1() {
-        let mountinfo = "\
-            25 20 0:23 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
-            26 25 0:24 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
-            27 25 0:25 / /mnt/my\\040cgroups\\134 rw,relatime shared:3 - cgroup2 none rw\n";
-        assert_eq!(parse_mount_point(mountinfo), Some(PathBuf::from("/mnt/my cgroups\\")));
-        assert_eq!(parse_mount_point("25 20 0:23 / / rw - tmpfs tmpfs rw\n"), None);
-    }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::{InvalidLabName, LabName, MissingCapability};
+use crate::{LabName, MissingCapability};
 
 /// Why something with a lab did not work. Nothing is left behind by a start that failed.
 #[derive(Debug, thiserror::Error)]
@@ -11,23 +11,34 @@ pub enum LabError {
     /// The machine lacks something that labs need.
     #[error(transparent)]
     Missing(#[from] MissingCapability),
-    /// The name cannot be one.
-    #[error(transparent)]
-    InvalidName(#[from] InvalidLabName),
     /// A value of the spec is out of its range.
     #[error("invalid lab: {0}")]
     InvalidSpec(String),
     /// A lab of that name exists.
     #[error(
-        "a lab named {0} exists already: choose another name, or remove it with `clusterctl demo down {0}`"
+        "a lab named {0} exists already: choose another name, or remove it with `clusterctl demo down --lab {0}`"
     )]
     NameTaken(LabName),
     /// No lab of that name exists.
     #[error("no lab is named {0}: see `clusterctl demo list`")]
     NoSuchLab(LabName),
     /// The lab belongs to a process that still runs.
-    #[error("lab {0} is in use by a running process: end that process, which removes the lab")]
+    #[error(
+        "lab {0} is in use by a running process: end that process, which removes the lab (see `fuser /run/landbridge/lab/{0}/lock`)"
+    )]
     InUse(LabName),
+    /// The caller runs in the lab it wants to remove.
+    #[error("this process runs in lab {0}, and would be removed with it: leave the host first")]
+    Inside(LabName),
+    /// A kept lab is for a process that does not run.
+    #[error("no process has the number {0}: name one that runs")]
+    NoSuchProcess(u32),
+    /// Something that is no lab's is where the lab's data would go.
+    #[error("{0} exists and belongs to no lab: move it away, or name another folder in LANDBRIDGE_LAB_DIR")]
+    DataInTheWay(PathBuf),
+    /// The process was told to end while the lab was being built.
+    #[error("interrupted")]
+    Interrupted,
     /// No host of that name is in the lab.
     #[error("lab {lab} has no host {host:?}: its hosts are {known}")]
     NoSuchHost {
@@ -76,7 +87,7 @@ pub enum LabError {
         source: rtnetlink::Error,
     },
     /// The lab's record was written by something else.
-    #[error("cannot read {path}: remove the lab with `clusterctl demo down`, or that file by hand")]
+    #[error("cannot read {path}: was it written by another version? move it away to forget the lab")]
     BadRecord {
         /// The record.
         path: PathBuf,
@@ -90,6 +101,16 @@ pub enum LabError {
         host: String,
         /// What it printed.
         words: String,
+    },
+    /// The relay of a link was killed, and the link with it.
+    #[error(
+        "link {link} is broken, since its relay died: mend it with `clusterctl demo link --lab {lab} {link} --clear`"
+    )]
+    RelayDied {
+        /// The lab.
+        lab: LabName,
+        /// The link.
+        link: String,
     },
     /// The process of a relay did not answer as agreed.
     #[error("the relay of link {link} failed: {reason}")]

@@ -15,40 +15,43 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::address::NodeAddresses;
 use crate::error::{IoContext, LabError};
 use crate::namespace::Namespace;
-use crate::record::LabFolder;
-use crate::{Capture, Process, Role, cgroup};
+use crate::topology::{HostPlan, Place};
+use crate::{Capture, Process, Role, cgroup, record};
 
 /// One host of a lab. Cheap to clone; it does not keep the lab alive.
 #[derive(Clone)]
 pub struct Host {
-    pub(crate) name: String,
-    pub(crate) role: Role,
+    pub(crate) plan: HostPlan,
     pub(crate) namespace: Namespace,
     pub(crate) namespace_path: PathBuf,
     /// Covers the host and, of a node, its pods.
     pub(crate) cgroup: PathBuf,
     /// Where the host's own processes go.
     pub(crate) leaf_cgroup: PathBuf,
-    pub(crate) folder: LabFolder,
-    pub(crate) node: Option<NodeAddresses>,
-    pub(crate) pod_number: Option<u8>,
+    /// The host's folder on the lab's bpf filesystem.
+    pub(crate) bpf: PathBuf,
+    /// The lab's folder on disk.
+    pub(crate) data: PathBuf,
 }
 
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Host").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("Host")
+            .field("name", &self.plan.name)
+            .field("role", &self.plan.role)
+            .finish_non_exhaustive()
     }
 }
 
 impl Host {
     /// The name, such as `a1` for a node and `a1p1` for a pod on it.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.plan.name
     }
 
     /// What the host is.
     pub fn role(&self) -> Role {
-        self.role
+        self.plan.role
     }
 
     /// The file that the host's network namespace is mounted on.
@@ -63,14 +66,20 @@ impl Host {
 
     /// The addresses of a node, or of the node that a pod is on.
     pub fn node_addresses(&self) -> Option<NodeAddresses> {
-        self.node
+        match self.plan.place {
+            Place::Node(addresses) | Place::Pod { addresses, .. } => Some(addresses),
+            Place::Elsewhere => None,
+        }
     }
 
     /// The addresses that the host is reached at, IPv4 first: of a node in the underlay, of a pod in the
     /// `PodCIDR`. The router and the switches have none of that kind.
     pub fn addresses(&self) -> Option<[std::net::IpAddr; 2]> {
-        let node = self.node?;
-        Some(self.pod_number.map_or_else(|| node.underlay(), |number| node.pod(number)))
+        match self.plan.place {
+            Place::Node(addresses) => Some(addresses.underlay()),
+            Place::Pod { addresses, number, .. } => Some(addresses.pod(number)),
+            Place::Elsewhere => None,
+        }
     }
 
     /// A folder of the host on the bpf filesystem of the lab.
@@ -78,7 +87,8 @@ impl Host {
     /// # Errors
     /// [`LabError::Io`] if it cannot be made.
     pub fn bpf_folder(&self) -> Result<PathBuf, LabError> {
-        self.folder.make(PathBuf::from("bpf").join(&self.name))
+        record::make_folder(&self.bpf)?;
+        Ok(self.bpf.clone())
     }
 
     /// A folder on disk for the data of the host's programs; it goes with the lab.
@@ -86,7 +96,9 @@ impl Host {
     /// # Errors
     /// [`LabError::DiskFull`] or [`LabError::Io`] if it cannot be made.
     pub fn data_folder(&self) -> Result<PathBuf, LabError> {
-        self.folder.make(PathBuf::from("hosts").join(&self.name))
+        let folder = self.data.join("hosts").join(self.name());
+        record::make_folder(&folder)?;
+        Ok(folder)
     }
 
     /// A command that will run inside the host: in its namespace and its cgroup.
@@ -113,7 +125,7 @@ impl Host {
         program: &str,
         args: impl IntoIterator<Item = A>,
     ) -> Result<Output, LabError> {
-        self.command(program)?.args(args).output().context(|| format!("run {program} in {}", self.name))
+        self.command(program)?.args(args).output().context(|| format!("run {program} in {}", self.name()))
     }
 
     /// Starts a long-running program inside the host, as `name`. What it prints goes to the file
@@ -122,8 +134,10 @@ impl Host {
     /// # Errors
     /// [`LabError::Io`] if it cannot be started.
     pub fn spawn(&self, name: &str, command: Command) -> Result<Process, LabError> {
-        let log = self.folder.make("log")?.join(format!("{}-{name}.log", self.name));
-        Process::start(format!("{} in {}", name, self.name), command, log)
+        let log = self.data.join("log");
+        record::make_folder(&log)?;
+        let log = log.join(format!("{}-{name}.log", self.name()));
+        Process::start(format!("{name} in {}", self.name()), command, log)
     }
 
     /// Runs `work` on a thread inside the host's namespace, for sockets and netlink of the test itself.
@@ -131,7 +145,7 @@ impl Host {
     /// # Errors
     /// [`LabError::Io`] if the namespace cannot be entered.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, LabError> {
-        self.namespace.run(work).context(|| format!("enter the namespace of {}", self.name))
+        self.namespace.run(work).context(|| format!("enter the namespace of {}", self.name()))
     }
 
     /// Writes the packets that pass an interface of the host to a pcap file, until the capture is stopped.

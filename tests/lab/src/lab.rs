@@ -1,22 +1,23 @@
 //! A lab from its start to its removal.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::{fmt, fs};
 
 use serde::Serialize;
 
 use crate::address::ClusterAddresses;
 use crate::error::{IoContext, LabError};
-use crate::link::LinkPlan;
+use crate::keeper::Keeper;
+use crate::link::{LinkPlan, RelayProgram};
 use crate::namespace::{self, Namespace};
-use crate::record::{LabFolder, Ownership, Record};
+use crate::record::{self, LabFolder, Ownership, Record, Registry};
 use crate::relay::RelayThreads;
+use crate::relay::engine::RelayPlace;
 use crate::signal::{self, Remove};
-use crate::topology::{HostPlan, Topology};
-use crate::{
-    ClusterSpec, Host, LabName, LabSpec, Lifetime, Link, capability, cgroup, record, removal, wiring,
-};
+use crate::topology::{HostPlan, Place, Topology};
+use crate::{ClusterSpec, Host, LabName, LabSpec, Lifetime, Link, capability, cgroup, removal, wiring};
 
 /// A lab that stands. An owned one is removed when this is dropped; a kept one stays.
 pub struct Lab {
@@ -25,13 +26,14 @@ pub struct Lab {
     namespaces: Vec<Namespace>,
     cgroup: PathBuf,
     folder: LabFolder,
+    data: PathBuf,
     life: Life,
 }
 
 /// Who ends the lab, which decides where its relays run.
 enum Life {
     Owned(Arc<OwnedLab>),
-    Kept { relay_command: Vec<String> },
+    Kept { relay_command: Vec<OsString> },
 }
 
 /// What a destructor or a signal, whichever comes first, removes.
@@ -53,32 +55,49 @@ pub struct LabSummary {
     pub nodes: usize,
     /// How many pods all nodes have together.
     pub pods: usize,
-    /// Whether it stays until it is removed by name.
-    pub kept: bool,
+    /// Who ends it.
+    pub state: LabState,
+}
+
+/// Who ends a lab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LabState {
+    /// Whoever removes it by its name.
+    Kept,
+    /// The process that owns it.
+    Owned,
+    /// Nobody: its process was killed, and [`crate::remove_stale`] removes it.
+    Stale,
 }
 
 /// The labs of this machine, by name.
 ///
 /// # Errors
-/// [`LabError::BadRecord`].
+/// [`LabError::Missing`] if the caller is not root, [`LabError::BadRecord`].
 pub fn list() -> Result<Vec<LabSummary>, LabError> {
+    capability::require_root()?;
+    let registry = Registry::lock()?;
     let mut labs = Vec::new();
-    for name in record::names() {
-        // Without a record a lab is just being made or removed.
-        if let Some(record) = LabFolder::of(&name).read()? {
-            let clusters = &record.spec.clusters;
-            let nodes = |cluster: &ClusterSpec| usize::from(cluster.nodes);
-            labs.push(LabSummary {
-                name,
-                clusters: clusters.iter().map(|cluster| cluster.name.clone()).collect(),
-                nodes: clusters.iter().map(nodes).sum(),
-                pods: clusters
-                    .iter()
-                    .map(|cluster| nodes(cluster) * usize::from(cluster.pods_per_node))
-                    .sum(),
-                kept: record.kept.is_some(),
-            });
-        }
+    for name in record::names()? {
+        // Without a record a lab is just being made.
+        let Some(record) = LabFolder::of(&name).read()? else { continue };
+        let state = if record.is_kept_now() {
+            LabState::Kept
+        } else if registry.own(&name).is_ok() {
+            LabState::Stale
+        } else {
+            LabState::Owned
+        };
+        let clusters = &record.spec.clusters;
+        let nodes = |cluster: &ClusterSpec| usize::from(cluster.nodes);
+        labs.push(LabSummary {
+            name,
+            clusters: clusters.iter().map(|cluster| cluster.name.clone()).collect(),
+            nodes: clusters.iter().map(nodes).sum(),
+            pods: clusters.iter().map(|cluster| nodes(cluster) * usize::from(cluster.pods_per_node)).sum(),
+            state,
+        });
     }
     Ok(labs)
 }
@@ -100,7 +119,11 @@ impl Lab {
         spec.validate()?;
         capability::preflight()?;
         let cgroup = cgroup::lab_folder(&spec.name).ok_or(crate::MissingCapability::CgroupV2)?;
-        let (folder, ownership) = LabFolder::create(&spec.name)?;
+        let (folder, ownership) = {
+            let registry = Registry::lock()?;
+            namespace::prepare_folder()?;
+            registry.create(&spec.name)?
+        };
         let owned = Arc::new(OwnedLab {
             name: spec.name.clone(),
             relays: RelayThreads::default(),
@@ -109,52 +132,51 @@ impl Lab {
         // Until it stands, a lab to be kept is owned too: a failure or a signal removes it.
         let guard = OwnedGuard::new(Arc::clone(&owned))?;
         let topology = Topology::plan(&spec);
-        let kept = match lifetime {
-            Lifetime::Owned => None,
-            Lifetime::Kept { relay_command } => {
-                Some(relay_command.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>())
+        let mut record = Record::new(spec.clone());
+        let (namespaces, data) = {
+            let mut ownership = owned.ownership.lock().unwrap_or_else(PoisonError::into_inner);
+            folder.write(&record)?;
+            let data = folder.make_data(&mut record)?;
+            let namespaces = build(&spec.name, &topology, &folder, &cgroup)?;
+            if let Lifetime::Kept { keeper, .. } = &lifetime {
+                record.keeper =
+                    keeper.map(|id| Keeper::find(id).ok_or(LabError::NoSuchProcess(id))).transpose()?;
+                record.kept = true;
+                if signal::is_ending() {
+                    return Err(LabError::Interrupted);
+                }
+                folder.write(&record)?;
+                // From here on it is nobody's, and a signal comes too late to remove it.
+                *ownership = None;
             }
+            (namespaces, data)
         };
-        let namespaces = {
-            let _building = owned.ownership.lock().unwrap_or_else(PoisonError::into_inner);
-            folder.write(&Record { spec: spec.clone(), kept: None })?;
-            let namespaces = build(&spec, &topology, &folder, &cgroup)?;
-            if kept.is_some() {
-                folder.write(&Record { spec: spec.clone(), kept: kept.clone() })?;
-            }
-            namespaces
+        let life = match lifetime {
+            Lifetime::Owned => Life::Owned(guard.into_owned()),
+            Lifetime::Kept { relay_command, .. } => Life::Kept { relay_command },
         };
-        let life = match kept {
-            None => Life::Owned(guard.into_owned()),
-            Some(relay_command) => {
-                guard.release();
-                Life::Kept { relay_command }
-            }
-        };
-        Ok(Self { spec, topology, namespaces, cgroup, folder, life })
+        Ok(Self { spec, topology, namespaces, cgroup, folder, data, life })
     }
 
     /// Opens a kept lab.
     ///
+    /// The first impairment of a link starts `relay_command`, which has to call [`crate::run_relay_process`] with the
+    /// two arguments that are added to it: the name of the lab and the name of the link.
+    ///
     /// # Errors
     /// [`LabError::NoSuchLab`], also for a lab that belongs to a running process.
-    pub fn open(name: &LabName) -> Result<Self, LabError> {
+    pub fn open(name: &LabName, relay_command: Vec<OsString>) -> Result<Self, LabError> {
+        capability::require_root()?;
         let folder = LabFolder::of(name);
         let no_such_lab = || LabError::NoSuchLab(name.clone());
-        let record = folder.read()?.ok_or_else(no_such_lab)?;
-        let relay_command = record.kept.ok_or_else(no_such_lab)?;
+        let record = folder.read()?.filter(Record::is_kept_now).ok_or_else(no_such_lab)?;
+        let data = record.data.ok_or_else(no_such_lab)?;
         let topology = Topology::plan(&record.spec);
         let paths = topology.hosts.iter().map(|host| namespace::path(name, &host.name));
         let namespaces = paths.map(|path| Namespace::open(&path)).collect::<Result<_, _>>()?;
         let cgroup = cgroup::lab_folder(name).ok_or(crate::MissingCapability::CgroupV2)?;
-        Ok(Self {
-            spec: record.spec,
-            topology,
-            namespaces,
-            cgroup,
-            folder,
-            life: Life::Kept { relay_command },
-        })
+        let life = Life::Kept { relay_command };
+        Ok(Self { spec: record.spec, topology, namespaces, cgroup, folder, data, life })
     }
 
     /// What the lab was built from.
@@ -191,28 +213,30 @@ impl Lab {
     /// # Errors
     /// [`LabError::NoSuchLink`], which lists the names there are.
     pub fn link(&self, name: &str) -> Result<Link, LabError> {
-        let plan = LinkPlan::find(&self.topology, name).ok_or_else(|| LabError::NoSuchLink {
-            lab: self.spec.name.clone(),
-            link: name.to_owned(),
-            known: LinkPlan::names(&self.topology).join(" "),
-        })?;
-        let namespaces = self.relay_namespaces(&plan);
+        let place = self.relay_place(name)?;
         Ok(match &self.life {
-            Life::Owned(owned) => Link::with_threads(plan, namespaces, owned.relays.clone()),
-            Life::Kept { relay_command } => {
-                let name = self.spec.name.clone();
-                Link::with_process(plan, namespaces, name, relay_command.clone(), self.folder.clone())
-            }
+            Life::Owned(owned) => Link::with_threads(place, owned.relays.clone()),
+            Life::Kept { relay_command } => Link::with_process(
+                place,
+                RelayProgram {
+                    lab: self.spec.name.clone(),
+                    command: relay_command.clone(),
+                    folder: self.folder.clone(),
+                    logs: self.data.join("log"),
+                },
+            ),
         })
     }
 
-    /// The namespaces at both ends of a link's relay: the switch's, and that of the node or router.
-    pub(crate) fn relay_namespaces(&self, plan: &LinkPlan) -> (Namespace, Namespace) {
-        (self.namespaces[plan.switch].clone(), self.namespaces[plan.far].clone())
-    }
-
-    pub(crate) fn topology(&self) -> &Topology {
-        &self.topology
+    /// Where the relay of a link stands.
+    pub(crate) fn relay_place(&self, link: &str) -> Result<RelayPlace, LabError> {
+        let plan = LinkPlan::find(&self.topology, link).ok_or_else(|| LabError::NoSuchLink {
+            lab: self.spec.name.clone(),
+            link: link.to_owned(),
+            known: LinkPlan::names(&self.topology).join(" "),
+        })?;
+        let (switch, far) = (self.namespaces[plan.switch].clone(), self.namespaces[plan.far].clone());
+        Ok(RelayPlace { plan, switch, far, mtu: self.topology.mtu })
     }
 
     /// Removes the lab and says what could not be removed, which dropping it cannot.
@@ -227,30 +251,17 @@ impl Lab {
     }
 
     fn host_at(&self, position: usize) -> Host {
-        let HostPlan { name, role, node, .. } = &self.topology.hosts[position];
-        let (cgroup, leaf_cgroup) = cgroups_of(&self.cgroup, name, node.as_deref());
-        let (node, pod_number) = self.numbers_of(node.as_deref().unwrap_or(name), name);
+        let plan = &self.topology.hosts[position];
+        let (cgroup, leaf_cgroup) = cgroups_of(&self.cgroup, plan);
         Host {
-            name: name.clone(),
-            role: *role,
+            plan: plan.clone(),
             namespace: self.namespaces[position].clone(),
-            namespace_path: namespace::path(&self.spec.name, name),
+            namespace_path: namespace::path(&self.spec.name, &plan.name),
             cgroup,
             leaf_cgroup,
-            folder: self.folder.clone(),
-            node,
-            pod_number,
+            bpf: self.folder.bpf().join(&plan.name),
+            data: self.data.clone(),
         }
-    }
-
-    /// The addresses of `node`, and the number of `host` if that is one of its pods.
-    fn numbers_of(&self, node: &str, host: &str) -> (Option<crate::NodeAddresses>, Option<u8>) {
-        let split = node.find(|c: char| c.is_ascii_digit()).unwrap_or(node.len());
-        let (cluster, number) = node.split_at(split);
-        let addresses = number.parse().ok().and_then(|number| Some(self.cluster(cluster)?.node(number)));
-        let pod =
-            host.strip_prefix(node).and_then(|rest| rest.strip_prefix('p')).and_then(|pod| pod.parse().ok());
-        (addresses, pod)
     }
 }
 
@@ -269,14 +280,15 @@ impl Drop for Lab {
     }
 }
 
-/// Makes everything of a lab but its folder.
+/// Makes everything of a lab but its folders.
 fn build(
-    spec: &LabSpec,
+    name: &LabName,
     topology: &Topology,
     folder: &LabFolder,
-    cgroup: &std::path::Path,
+    cgroup: &Path,
 ) -> Result<Vec<Namespace>, LabError> {
-    let bpf = folder.make("bpf")?;
+    let bpf = folder.bpf();
+    record::make_folder(&bpf)?;
     rustix::mount::mount(
         "landbridge-lab",
         &bpf,
@@ -285,24 +297,24 @@ fn build(
         Some(c"mode=0700"),
     )
     .context(|| format!("mount a bpf filesystem on {}", bpf.display()))?;
-    fs::create_dir_all(cgroup.join("relays")).context(|| format!("create cgroup {}", cgroup.display()))?;
+    cgroup::create(&cgroup.join("relays"))?;
     for host in &topology.hosts {
-        let (_, leaf) = cgroups_of(cgroup, &host.name, host.node.as_deref());
-        fs::create_dir_all(&leaf).context(|| format!("create cgroup {}", leaf.display()))?;
+        let (_, leaf) = cgroups_of(cgroup, host);
+        cgroup::create(&leaf)?;
     }
-    let namespaces = wiring::create_namespaces(&spec.name, topology)?;
-    wiring::wire(topology, &namespaces, spec.mtu)?;
+    let namespaces = wiring::create_namespaces(name, topology)?;
+    wiring::wire(topology, &namespaces)?;
     Ok(namespaces)
 }
 
 /// The cgroup of a host with all below it, and the one that its own processes go to.
-fn cgroups_of(lab: &std::path::Path, host: &str, node: Option<&str>) -> (PathBuf, PathBuf) {
-    match node {
-        Some(node) => {
-            let pod = lab.join(node).join(host);
+fn cgroups_of(lab: &Path, host: &HostPlan) -> (PathBuf, PathBuf) {
+    match &host.place {
+        Place::Pod { node, .. } => {
+            let pod = lab.join(node).join(&host.name);
             (pod.clone(), pod)
         }
-        None => (lab.join(host), lab.join(host).join("self")),
+        Place::Node(_) | Place::Elsewhere => (lab.join(&host.name), lab.join(&host.name).join("self")),
     }
 }
 
@@ -349,13 +361,6 @@ impl OwnedGuard {
     /// The lab stands and is its owner's.
     fn into_owned(mut self) -> Arc<OwnedLab> {
         self.lab.take().expect("a guard is given up once")
-    }
-
-    /// The lab stands and needs no owner.
-    fn release(mut self) {
-        let lab = self.lab.take().expect("a guard is given up once");
-        *lab.ownership.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        signal::forget(&(lab as Arc<dyn Remove>));
     }
 }
 

@@ -1,20 +1,30 @@
 //! A cable of a lab that can be cut and degraded.
 
-use std::fmt;
-use std::fs;
-use std::io::{BufRead, BufReader};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{self, ChildStdout, Stdio};
+use std::time::Duration;
+use std::{fmt, fs};
 
-use crate::error::{IoContext, LabError};
-use crate::namespace::Namespace;
-use crate::record::LabFolder;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::error::{IoContext, LabError, write_error};
+use crate::file_lock::FileLock;
+use crate::record::{self, LabFolder};
 use crate::relay::channel::Impairment;
-use crate::relay::control::{self, RelayCounters};
-use crate::relay::engine::{self, Engine};
-use crate::relay::{READY, RelayThreads};
+use crate::relay::control::{self, Command, RelayCounters};
+use crate::relay::engine::{Engine, RelayPlace};
+use crate::relay::{READY, RelayThreads, SOCKET};
 use crate::topology::{CableEnd, Role, Topology};
 use crate::{Direction, LabName, cgroup};
+
+/// A relay stands after some milliseconds.
+const START_DEADLINE: Duration = Duration::from_secs(10);
+/// Another process may have to wait for a relay that does not answer.
+const TURN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Where a link runs. The relay always stands at the switch, which has no address and no routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,59 +80,53 @@ impl LinkPlan {
 /// Both directions are the kernel's own path until something is set, and again once nothing is. A few frames may
 /// be lost at those two moments.
 pub struct Link {
-    plan: LinkPlan,
-    switch: Namespace,
-    far: Namespace,
+    place: RelayPlace,
     relay: Relay,
 }
 
 /// Where the link's relay runs, if it has one.
 enum Relay {
     Thread(RelayThreads),
-    Process { lab: LabName, command: Vec<String>, folder: LabFolder },
+    Process(RelayProgram),
+}
+
+/// How the relay of a link of a kept lab is started and found.
+pub(crate) struct RelayProgram {
+    pub(crate) lab: LabName,
+    pub(crate) command: Vec<OsString>,
+    pub(crate) folder: LabFolder,
+    /// The folder for what relays print.
+    pub(crate) logs: PathBuf,
 }
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("plan", &self.plan).finish_non_exhaustive()
+        f.debug_struct("Link").field("name", &self.name()).finish_non_exhaustive()
     }
 }
 
 impl Link {
-    pub(crate) fn with_threads(
-        plan: LinkPlan,
-        (switch, far): (Namespace, Namespace),
-        relays: RelayThreads,
-    ) -> Self {
-        Self { plan, switch, far, relay: Relay::Thread(relays) }
+    pub(crate) fn with_threads(place: RelayPlace, relays: RelayThreads) -> Self {
+        Self { place, relay: Relay::Thread(relays) }
     }
 
-    pub(crate) fn with_process(
-        plan: LinkPlan,
-        (switch, far): (Namespace, Namespace),
-        lab: LabName,
-        command: Vec<String>,
-        folder: LabFolder,
-    ) -> Self {
-        Self { plan, switch, far, relay: Relay::Process { lab, command, folder } }
+    pub(crate) fn with_process(place: RelayPlace, program: RelayProgram) -> Self {
+        Self { place, relay: Relay::Process(program) }
     }
 
     /// The node or the cluster at the named end.
     pub fn name(&self) -> &str {
-        &self.plan.name
+        &self.place.plan.name
     }
 
     /// Changes what happens to one direction; the other stays as it is.
     ///
     /// # Errors
-    /// [`LabError::Relay`], [`LabError::Io`] or [`LabError::Netlink`]; the link is then as it was.
+    /// [`LabError::InvalidImpairment`], [`LabError::Relay`], [`LabError::TimedOut`], [`LabError::Io`] or
+    /// [`LabError::Netlink`]; the link is then as it was.
     pub fn set(&self, direction: Direction, impairment: Impairment) -> Result<RelayCounters, LabError> {
-        if impairment == Impairment::NONE && self.counters()?.is_idle() {
-            // Also mends a link whose relay was killed.
-            return self.clear();
-        }
-        let counters = self.ask_or_start(control::Command::Set(direction, impairment))?;
-        if counters.is_idle() { self.clear() } else { Ok(counters) }
+        impairment.validate()?;
+        self.change(Command::Set(direction, impairment))
     }
 
     /// Changes what happens to both directions.
@@ -142,99 +146,134 @@ impl Link {
         self.set(direction, Impairment::CUT)
     }
 
-    /// Gives both directions back to the kernel, and returns what its relay did.
+    /// Gives both directions back to the kernel, and returns what its relay did. Frames under way arrive at once.
+    /// Mends a link whose relay was killed.
     ///
     /// # Errors
     /// As [`Self::set`].
     pub fn clear(&self) -> Result<RelayCounters, LabError> {
-        match &self.relay {
-            Relay::Thread(relays) => {
-                let engine = relays.lock().remove(&self.plan.name);
-                engine.map_or(Ok(RelayCounters::default()), |engine| engine.stop())
-            }
-            Relay::Process { folder, .. } => match self.ask_process(folder, control::Command::Stop)? {
-                Some(counters) => Ok(counters),
-                None => {
-                    engine::restore(&self.plan, &self.switch, &self.far).map(|()| RelayCounters::default())
-                }
-            },
-        }
+        self.change(Command::Stop)
     }
 
     /// How the link is set and what became of its frames since it has a relay; all zero without one.
     ///
     /// # Errors
-    /// [`LabError::Relay`].
+    /// [`LabError::RelayDied`], and as [`Self::set`].
     pub fn counters(&self) -> Result<RelayCounters, LabError> {
         match &self.relay {
             Relay::Thread(relays) => {
                 let engines = relays.lock();
                 engines
-                    .get(&self.plan.name)
-                    .map_or(Ok(RelayCounters::default()), |e| e.ask(control::Command::Report))
+                    .get(self.name())
+                    .map_or(Ok(RelayCounters::default()), |engine| engine.ask(Command::Report))
             }
-            Relay::Process { folder, .. } => {
-                Ok(self.ask_process(folder, control::Command::Report)?.unwrap_or_default())
+            Relay::Process(program) => {
+                let _turn = program.lock(self.name())?;
+                match program.ask(self.name(), Command::Report)? {
+                    Some(counters) => Ok(counters),
+                    None if self.place.is_whole()? => Ok(RelayCounters::default()),
+                    None => {
+                        Err(LabError::RelayDied { lab: program.lab.clone(), link: self.name().to_owned() })
+                    }
+                }
             }
         }
     }
 
-    fn ask_or_start(&self, command: control::Command) -> Result<RelayCounters, LabError> {
+    /// Has the relay carry out a command: starts it for the first impairment, and ends it with the last.
+    fn change(&self, command: Command) -> Result<RelayCounters, LabError> {
         match &self.relay {
-            Relay::Thread(relays) => {
-                let mut engines = relays.lock();
-                if !engines.contains_key(&self.plan.name) {
-                    let engine = Engine::start(&self.plan, &self.switch, &self.far)?;
-                    engines.insert(self.plan.name.clone(), engine);
-                }
-                engines[&self.plan.name].ask(command)
-            }
-            Relay::Process { lab, command: program, folder } => {
-                if let Some(counters) = self.ask_process(folder, command)? {
-                    return Ok(counters);
-                }
-                self.start_process(lab, program, folder)?;
-                let gone = || LabError::Relay {
-                    link: self.plan.name.clone(),
-                    reason: "it ended at once".to_owned(),
-                };
-                self.ask_process(folder, command)?.ok_or_else(gone)
+            Relay::Thread(relays) => self.change_thread(&mut relays.lock(), command),
+            Relay::Process(program) => {
+                let _turn = program.lock(self.name())?;
+                self.change_process(program, command)
             }
         }
     }
 
-    fn ask_process(
+    fn change_thread(
         &self,
-        folder: &LabFolder,
-        command: control::Command,
-    ) -> Result<Option<RelayCounters>, LabError> {
-        control::ask(&folder.relay_socket(&self.plan.name), &self.plan.name, command)
+        engines: &mut BTreeMap<String, Engine>,
+        command: Command,
+    ) -> Result<RelayCounters, LabError> {
+        let counters = match engines.get(self.name()) {
+            Some(engine) if !matches!(command, Command::Stop) => engine.ask(command)?,
+            None if !command.is_idle() => {
+                let (engine, counters) = Engine::start(&self.place, command)?;
+                engines.insert(self.name().to_owned(), engine);
+                counters
+            }
+            _ => RelayCounters::default(),
+        };
+        if !counters.is_idle() {
+            return Ok(counters);
+        }
+        engines.remove(self.name()).map_or(Ok(counters), |engine| engine.stop())
     }
 
-    /// Starts the relay process of a kept lab, which outlives this one, and waits until it stands.
-    fn start_process(&self, lab: &LabName, program: &[String], folder: &LabFolder) -> Result<(), LabError> {
-        let link = &self.plan.name;
-        let failed = |reason: String| LabError::Relay { link: link.clone(), reason };
+    fn change_process(&self, program: &RelayProgram, command: Command) -> Result<RelayCounters, LabError> {
+        let mut answer = program.ask(self.name(), command)?;
+        if answer.is_none() && !command.is_idle() {
+            program.start(self.name())?;
+            answer = program.ask(self.name(), command)?;
+        }
+        match answer {
+            Some(counters) if matches!(command, Command::Stop) || !counters.is_idle() => Ok(counters),
+            Some(_) => Ok(program.ask(self.name(), Command::Stop)?.unwrap_or_default()),
+            // No relay runs. One that was killed has left the link broken.
+            None => self.place.restore().map(|()| RelayCounters::default()),
+        }
+    }
+}
+
+impl RelayProgram {
+    /// Waits until no other process changes the link.
+    fn lock(&self, link: &str) -> Result<FileLock, LabError> {
+        FileLock::acquire(&self.folder.relay_file(link, "lock")?, TURN_DEADLINE)
+    }
+
+    fn ask(&self, link: &str, command: Command) -> Result<Option<RelayCounters>, LabError> {
+        control::ask(&self.folder.relay_file(link, SOCKET)?, link, command)
+    }
+
+    /// Starts the relay process, which outlives this one, and waits until it stands.
+    fn start(&self, link: &str) -> Result<(), LabError> {
+        let failed = |reason: String| LabError::Relay { link: link.to_owned(), reason };
         let (program, args) =
-            program.split_first().ok_or_else(|| failed("the lab names no program".to_owned()))?;
-        let log_path = folder.make("log")?.join(format!("relay-{link}.log"));
-        let log = fs::File::create(&log_path).map_err(|error| crate::error::write_error(&log_path, error))?;
-        let mut command = Command::new(program);
-        command.args(args).arg(lab.as_str()).arg(link);
+            self.command.split_first().ok_or_else(|| failed("no program is named".to_owned()))?;
+        record::make_folder(&self.logs)?;
+        let log_path = self.logs.join(format!("relay-{link}.log"));
+        let log = fs::File::create(&log_path).map_err(|error| write_error(&log_path, error))?;
+        let mut command = process::Command::new(program);
+        command.args(args).arg(self.lab.as_str()).arg(link);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         // Ctrl-C is for the command that started it.
         command.process_group(0);
-        let mut child = command.spawn().context(|| format!("start {program} as relay of link {link}"))?;
-        let adopted = cgroup::adopt(lab, "relays", child.id());
-        let mut word = String::new();
+        let mut child =
+            command.spawn().context(|| format!("start {} as relay of link {link}", program.display()))?;
         let stdout = child.stdout.take().expect("standard output was asked for");
-        // End of file, too, when the relay fails.
-        let read = BufReader::new(stdout).read_line(&mut word);
-        if adopted.is_ok() && read.is_ok() && word.trim_end() == READY {
-            return Ok(());
+        let stands = cgroup::adopt(&self.lab, "relays", child.id()).and_then(|()| first_line(stdout, link));
+        match stands {
+            Ok(word) if word == READY => Ok(()),
+            outcome => {
+                let _ = child.kill().and_then(|()| child.wait());
+                outcome?;
+                Err(failed(fs::read_to_string(&log_path).unwrap_or_default().trim().to_owned()))
+            }
         }
-        let _ = child.kill().and_then(|()| child.wait());
-        adopted?;
-        Err(failed(fs::read_to_string(&log_path).unwrap_or_default().trim().to_owned()))
     }
+}
+
+/// The first line that a relay prints; empty if it ends without one.
+fn first_line(mut stdout: ChildStdout, link: &str) -> Result<String, LabError> {
+    let timeout = Timespec::try_from(START_DEADLINE).expect("ten seconds fit a timespec");
+    let readable = poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&timeout));
+    if readable.context(|| format!("wait for the relay of link {link}"))? == 0 {
+        let what = format!("the relay of link {link} to stand");
+        return Err(LabError::TimedOut { what, seconds: START_DEADLINE.as_secs() });
+    }
+    // The line is written at once.
+    let mut line = [0; 64];
+    let len = stdout.read(&mut line).context(|| format!("read what the relay of link {link} says"))?;
+    Ok(String::from_utf8_lossy(&line[..len]).trim().to_owned())
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoBridge, InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
 use rustix::net::netdevice;
@@ -90,6 +91,36 @@ impl Netlink {
         let message = message.append_extra_attribute(LinkAttribute::GsoMaxSegs(segments)).build();
         let outcome = self.handle.link().set(message).execute().await;
         outcome.map_err(failed(|| format!("limit the segments of {name}")))
+    }
+
+    /// Sets the largest IP packet of an interface.
+    pub(crate) async fn set_mtu(&self, name: &str, mtu: u32) -> Result<(), LabError> {
+        let message = LinkUnspec::new_with_name(name).mtu(mtu).build();
+        self.handle.link().set(message).execute().await.map_err(failed(|| format!("set the MTU of {name}")))
+    }
+
+    /// Whether an interface is a port of a bridge.
+    pub(crate) async fn has_bridge(&self, name: &str) -> Result<bool, LabError> {
+        let attributes = self.attributes_of(name).await?;
+        Ok(attributes
+            .iter()
+            .any(|attribute| matches!(attribute, LinkAttribute::Controller(index) if *index != 0)))
+    }
+
+    /// How many packets an interface could not send on, for want of room in its queue.
+    pub(crate) async fn dropped(&self, name: &str) -> Result<u64, LabError> {
+        let attributes = self.attributes_of(name).await?;
+        let dropped = attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(counters) => Some(counters.tx_dropped),
+            _ => None,
+        });
+        Ok(dropped.unwrap_or(0))
+    }
+
+    async fn attributes_of(&self, name: &str) -> Result<Vec<LinkAttribute>, LabError> {
+        let mut replies = self.handle.link().get().match_name(name.to_owned()).execute();
+        let message = replies.try_next().await.map_err(failed(|| format!("look at {name}")))?;
+        Ok(message.map(|message| message.attributes).unwrap_or_default())
     }
 
     /// Gives an interface an address.

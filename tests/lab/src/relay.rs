@@ -21,11 +21,11 @@ use std::{fmt, fs};
 
 use serde::{Deserialize, Serialize};
 
-use self::control::RelayCounters;
+use self::control::{Command, RelayCounters};
 use self::engine::Engine;
 use crate::error::{IoContext, LabError};
-use crate::link::LinkPlan;
-use crate::{Lab, LabName, record};
+use crate::record::LabFolder;
+use crate::{Lab, LabName};
 
 /// A direction of a link, as its named end sees it: the node of a node's link, the cluster of a cluster's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +51,8 @@ impl fmt::Display for Direction {
     }
 }
 
+/// The extension of a relay process's control socket.
+pub(crate) const SOCKET: &str = "sock";
 /// What a relay process prints when it stands in its link and listens.
 pub(crate) const READY: &str = "ready";
 
@@ -79,16 +81,9 @@ impl RelayThreads {
 /// # Errors
 /// Any of [`LabError`], before the relay stands.
 pub fn run_relay_process(lab: &LabName, link: &str) -> Result<(), LabError> {
-    let lab = Lab::open(lab)?;
-    let name = lab.spec().name.clone();
-    let plan = LinkPlan::find(lab.topology(), link).ok_or_else(|| LabError::NoSuchLink {
-        lab: name.clone(),
-        link: link.to_owned(),
-        known: LinkPlan::names(lab.topology()).join(" "),
-    })?;
-    let folder = record::LabFolder::of(&name);
-    folder.make("relays")?;
-    let socket = folder.relay_socket(link);
+    let place = Lab::open(lab, Vec::new())?.relay_place(link)?;
+    // Whoever starts a relay holds the link's lock and has found that none runs.
+    let socket = LabFolder::of(lab).relay_file(link, SOCKET)?;
     match fs::remove_file(&socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).context(|| format!("remove {}", socket.display()));
@@ -96,8 +91,7 @@ pub fn run_relay_process(lab: &LabName, link: &str) -> Result<(), LabError> {
         _ => {}
     }
     let listener = UnixListener::bind(&socket).context(|| format!("listen on {}", socket.display()))?;
-    let (switch, far) = lab.relay_namespaces(&plan);
-    let engine = Engine::start(&plan, &switch, &far)?;
+    let (engine, _) = Engine::start(&place, Command::Report)?;
     let mut stdout = io::stdout();
     writeln!(stdout, "{READY}")
         .and_then(|()| stdout.flush())

@@ -33,6 +33,9 @@ pub enum Requirement {
     Etcd,
 }
 
+/// The loader attaches programs by tcx links.
+const MIN_KERNEL_FOR_TCX: (u32, u32) = (6, 6);
+
 #[derive(Serialize)]
 struct Skip<'a> {
     group: &'static str,
@@ -88,6 +91,13 @@ fn record(log: &Path, skip: &Skip<'_>) {
 fn missing_for_ebpf() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some(MissingCapability::Root.to_string());
+    }
+    if !capability::kernel_is_at_least(MIN_KERNEL_FOR_TCX) {
+        let (major, minor) = MIN_KERNEL_FOR_TCX;
+        return Some(format!(
+            "programs attach by tcx, which Linux {major}.{minor} has, and this is {}",
+            capability::kernel()
+        ));
     }
     let has_types = fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false);
     (!has_types).then(|| {

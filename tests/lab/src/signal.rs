@@ -1,6 +1,7 @@
 //! Removes the labs of this process when it is told to end, since a signal runs no destructors.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
@@ -12,6 +13,20 @@ use signal_hook::low_level::emulate_default_handler;
 pub(crate) trait Remove: Send + Sync {
     /// Removes it; called again when it is gone already.
     fn remove(&self);
+}
+
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Whether the process was told to end. What fails from then on may fail because its lab is being removed.
+pub fn is_ending() -> bool {
+    ENDING.load(Ordering::Acquire)
+}
+
+/// Waits until the signal that the process got ends it, once its labs are removed.
+pub fn wait_for_end() -> ! {
+    loop {
+        thread::park();
+    }
 }
 
 type Registry = Mutex<Vec<Arc<dyn Remove>>>;
@@ -38,6 +53,7 @@ fn watch() -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let remove_all = move || {
         for signal in signals.forever() {
+            ENDING.store(true, Ordering::Release);
             let labs = registry().lock().unwrap_or_else(PoisonError::into_inner).clone();
             for lab in labs {
                 lab.remove();

@@ -10,8 +10,8 @@ use crate::{LabError, LabName};
 pub(crate) const MAX_NODES: u8 = 200;
 /// Pod numbers have to fit the last byte of a /24 after the node's own addresses.
 pub(crate) const MAX_PODS: u8 = 200;
-/// Clusters are named by one letter where nothing else is said.
-const LETTERS: &[u8; 26] = b"abcdefghijklmnopqrstuvwxyz";
+/// Names that an interface of the router cannot have, or that stand for others in the kernel's settings.
+const RESERVED_NAMES: [&str; 3] = ["all", "lo", crate::topology::ROUTER_NAME];
 /// The kernel refuses an IPv6 address on an interface below this (RFC 8200, section 5).
 const MIN_MTU: u32 = 1280;
 
@@ -61,9 +61,10 @@ pub enum Lifetime {
     Owned,
     /// Until it is removed by its name.
     Kept {
-        /// The command that runs a relay process; it has to call [`crate::run_relay_process`] with its last two
-        /// arguments, the name of the lab and the name of the link.
+        /// The command that runs a relay process, see [`crate::Lab::open`].
         relay_command: Vec<OsString>,
+        /// The number of a process that the lab is for: once that has ended, the lab is stale.
+        keeper: Option<u32>,
     },
 }
 
@@ -74,17 +75,17 @@ impl LabSpec {
         spec.with_clusters(2, 2, 2)
     }
 
-    /// Replaces the clusters by `count` equal ones, named `a`, `b`, … and numbered from 1; at most 26.
+    /// Replaces the clusters by `count` equal ones, numbered from 1 and named `a` to `z`, then `aa`, `ab`, ….
     #[must_use]
     pub fn with_clusters(mut self, count: u8, nodes: u8, pods_per_node: u8) -> Self {
-        let cluster = |(letter, number): (&u8, u8)| ClusterSpec {
-            name: char::from(*letter).to_string(),
+        let cluster = |number: u8| ClusterSpec {
+            name: letters(number),
             number,
             pod_range: number,
             nodes,
             pods_per_node,
         };
-        self.clusters = LETTERS.iter().zip(1..=count).map(cluster).collect();
+        self.clusters = (1..=count).map(cluster).collect();
         self
     }
 
@@ -119,8 +120,8 @@ impl LabSpec {
             if !(1..=3).contains(&name.len()) || !name.bytes().all(|b| b.is_ascii_lowercase()) {
                 return wrong(format!("cluster name {name:?} is not 1 to 3 lower-case letters"));
             }
-            if name == crate::topology::ROUTER_NAME {
-                return wrong(format!("cluster name {name:?} is the router's"));
+            if RESERVED_NAMES.contains(&name.as_str()) {
+                return wrong(format!("cluster name {name:?} has another meaning"));
             }
             if self.clusters[..index].iter().any(|other| other.name == *name) {
                 return wrong(format!("two clusters are named {name:?}"));
@@ -143,9 +144,29 @@ impl LabSpec {
     }
 }
 
+/// 1 is `a`, 26 is `z`, 27 is `aa`.
+fn letters(number: u8) -> String {
+    let mut left = number;
+    let mut name = Vec::new();
+    while left > 0 {
+        left -= 1;
+        name.push(char::from(b'a' + left % 26));
+        left /= 26;
+    }
+    name.iter().rev().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_clusters_are_built_as_asked_for() {
+        let spec = spec().with_clusters(254, 1, 1);
+        let names: Vec<&str> = spec.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+        assert_eq!((names.len(), names[0], names[25], names[26], names[253]), (254, "a", "z", "aa", "it"));
+        assert!(spec.validate().is_ok());
+    }
 
     fn spec() -> LabSpec {
         LabSpec::new("t".parse().unwrap())
@@ -158,7 +179,7 @@ mod tests {
             (|s| s.clusters.clear(), "at least 1 cluster"),
             (|s| s.mtu = 1279, "mtu 1279"),
             (|s| s.clusters[1].name = "a".into(), "two clusters are named \"a\""),
-            (|s| s.clusters[0].name = "wan".into(), "the router's"),
+            (|s| s.clusters[0].name = "lo".into(), "another meaning"),
             (|s| s.clusters[0].number = 2, "two clusters have number 2"),
             (|s| s.clusters[0].number = 255, "number 255"),
             (|s| s.clusters[0].pod_range = 0, "pod range 0"),

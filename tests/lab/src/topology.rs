@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::{ClusterAddresses, Prefix};
+use crate::address::{ClusterAddresses, NodeAddresses, Prefix};
 use crate::spec::{ClusterSpec, LabSpec, PodWiring};
 
 /// The wide-area router's host name, and the name of the port that leads to it on each switch.
@@ -44,28 +44,45 @@ impl fmt::Display for Role {
 pub(crate) struct Topology {
     pub(crate) hosts: Vec<HostPlan>,
     pub(crate) cables: Vec<Cable>,
+    /// Largest IP packet in bytes on every interface.
+    pub(crate) mtu: u32,
 }
 
 /// One network namespace.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct HostPlan {
     pub(crate) name: String,
     pub(crate) role: Role,
-    /// The node that a pod is on.
-    pub(crate) node: Option<String>,
+    /// What the host is numbered by.
+    pub(crate) place: Place,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) routes: Vec<Route>,
 }
 
+/// Where a host is among its like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Neither on a node nor one.
+    Elsewhere,
+    Node(NodeAddresses),
+    Pod {
+        /// The name of the node that the pod is on.
+        node: String,
+        addresses: NodeAddresses,
+        /// Counted from 1.
+        number: u8,
+    },
+}
+
 /// An interface with its addresses. The cables create all of them but a switch's bridge.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Interface {
     pub(crate) name: String,
     pub(crate) addresses: Vec<Prefix>,
 }
 
 /// A route of a host; the default route where `destination` is `0.0.0.0/0` or `::/0`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Route {
     pub(crate) destination: Prefix,
     /// `None`: the destination is on the link.
@@ -90,8 +107,8 @@ pub(crate) struct CableEnd {
 impl Topology {
     /// Plans the lab of a valid spec.
     pub(crate) fn plan(spec: &LabSpec) -> Self {
-        let mut topology = Self { hosts: Vec::new(), cables: Vec::new() };
-        let router = topology.add_host(ROUTER_NAME.to_owned(), Role::Router, None);
+        let mut topology = Self { hosts: Vec::new(), cables: Vec::new(), mtu: spec.mtu };
+        let router = topology.add_host(ROUTER_NAME.to_owned(), Role::Router, Place::Elsewhere);
         for (index, cluster) in spec.clusters.iter().enumerate() {
             let overlaps = spec.clusters[..index].iter().any(|other| other.pod_range == cluster.pod_range);
             let router_knows_pods = spec.pods == PodWiring::Routed && !overlaps;
@@ -108,13 +125,13 @@ impl Topology {
         router_knows_pods: bool,
     ) {
         let addresses = ClusterAddresses::new(cluster.number, cluster.pod_range);
-        let switch = self.add_host(cluster.name.clone(), Role::Switch, None);
+        let switch = self.add_host(cluster.name.clone(), Role::Switch, Place::Elsewhere);
         self.connect((switch, ROUTER_NAME), (router, &cluster.name));
         self.assign(router, &cluster.name, addresses.router().map(ClusterAddresses::in_underlay));
 
         for number in 1..=cluster.nodes {
             let name = format!("{}{number}", cluster.name);
-            let node = self.add_host(name.clone(), Role::Node, None);
+            let node = self.add_host(name.clone(), Role::Node, Place::Node(addresses.node(number)));
             let underlay = addresses.node(number).underlay();
             self.connect((node, UPLINK), (switch, &name));
             self.assign(node, UPLINK, underlay.map(ClusterAddresses::in_underlay));
@@ -144,13 +161,14 @@ impl Topology {
         (node_number, pod_number): (u8, u8),
         pods: PodWiring,
     ) {
-        let node_name = self.hosts[node].name.clone();
-        let pod = self.add_host(name.to_owned(), Role::Pod, Some(node_name));
+        let addresses = addresses.node(node_number);
+        let place = Place::Pod { node: self.hosts[node].name.clone(), addresses, number: pod_number };
+        let pod = self.add_host(name.to_owned(), Role::Pod, place);
         if pods == PodWiring::Unwired {
             return;
         }
-        let own = addresses.node(node_number).pod(pod_number);
-        let gateways = addresses.node(node_number).router();
+        let own = addresses.pod(pod_number);
+        let gateways = addresses.router();
         let node_side = format!("lxc-{name}");
         self.connect((node, &node_side), (pod, UPLINK));
         self.assign(pod, UPLINK, own.map(Prefix::host));
@@ -162,8 +180,8 @@ impl Topology {
         self.route(pod, [Prefix::DEFAULT_V4, Prefix::DEFAULT_V6], gateways, UPLINK);
     }
 
-    fn add_host(&mut self, name: String, role: Role, node: Option<String>) -> usize {
-        self.hosts.push(HostPlan { name, role, node, interfaces: Vec::new(), routes: Vec::new() });
+    fn add_host(&mut self, name: String, role: Role, place: Place) -> usize {
+        self.hosts.push(HostPlan { name, role, place, interfaces: Vec::new(), routes: Vec::new() });
         self.hosts.len() - 1
     }
 

@@ -24,12 +24,11 @@ const SWITCH_SETTINGS: [(&str, &str); 1] = [("net/ipv6/conf/default/disable_ipv6
 
 /// Makes the namespace of each host of `topology`, in its order.
 pub(crate) fn create_namespaces(lab: &LabName, topology: &Topology) -> Result<Vec<Namespace>, LabError> {
-    namespace::prepare_folder()?;
     topology.hosts.iter().map(|host| Namespace::create(&namespace::path(lab, &host.name))).collect()
 }
 
 /// Connects and configures the hosts of `topology`, whose namespaces are in the same order.
-pub(crate) fn wire(topology: &Topology, namespaces: &[Namespace], mtu: u32) -> Result<(), LabError> {
+pub(crate) fn wire(topology: &Topology, namespaces: &[Namespace]) -> Result<(), LabError> {
     for (host, namespace) in topology.hosts.iter().zip(namespaces) {
         let settings = || apply_settings(host.role);
         namespace.run(settings).context(|| format!("enter the namespace of {}", host.name))??;
@@ -39,12 +38,12 @@ pub(crate) fn wire(topology: &Topology, namespaces: &[Namespace], mtu: u32) -> R
         if host.role == Role::Switch || cables().next().is_some() {
             netlink::within(namespace, async |netlink| {
                 if host.role == Role::Switch {
-                    netlink.add_bridge(BRIDGE, mtu).await?;
+                    netlink.add_bridge(BRIDGE, topology.mtu).await?;
                 }
                 for cable in cables() {
                     let [near, far] = &cable.ends;
                     let names = (near.interface.as_str(), far.interface.as_str());
-                    netlink.add_veth(names, &namespaces[far.host].fd(), mtu).await?;
+                    netlink.add_veth(names, &namespaces[far.host].fd(), topology.mtu).await?;
                 }
                 Ok(())
             })?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use landbridge_lab::requirement::{Requirement, met};
-use landbridge_lab::{Host, Lab, LabError, LabName, LabSpec, PodWiring, Role};
+use landbridge_lab::{Direction, Host, Impairment, Lab, LabError, LabName, LabSpec, PodWiring, Role};
 
 use support::{addresses, reaches, two_clusters};
 
@@ -29,8 +29,10 @@ fn traces(name: &LabName) -> Vec<String> {
             traces.push(folder.display().to_string());
         }
     }
-    let folder = Path::new("/var/lib/landbridge/lab").join(name.as_str());
-    traces.extend(folder.exists().then(|| folder.display().to_string()));
+    for folder in ["/run/landbridge/lab", "/var/lib/landbridge/lab"] {
+        let folder = Path::new(folder).join(name.as_str());
+        traces.extend(folder.exists().then(|| folder.display().to_string()));
+    }
     traces
 }
 
@@ -45,7 +47,7 @@ fn a_dropped_lab_leaves_nothing() {
     let program = host.spawn("sleeper", with_args(&host, "sleep", &["600"])).unwrap();
     let process = Path::new("/proc").join(program.id().to_string());
     fs::write(host.data_folder().unwrap().join("file"), "data").unwrap();
-    lab.link("a").unwrap().cut(landbridge_lab::Direction::Inbound).unwrap();
+    lab.link("a").unwrap().cut(Direction::Inbound).unwrap();
     assert!(!traces(&name).is_empty() && process.join("ns").exists());
     drop(lab);
     assert_eq!(traces(&name), [""; 0]);
@@ -57,6 +59,24 @@ fn with_args(host: &Host, program: &str, args: &[&str]) -> std::process::Command
     let mut command = host.command(program).unwrap();
     command.args(args);
     command
+}
+
+#[test]
+fn what_a_host_mounted_is_unmounted_and_not_deleted() {
+    if !met(&[Requirement::Namespaces]) {
+        return;
+    }
+    let lab = two_clusters("mount", 1);
+    let precious = tempfile::tempdir().unwrap();
+    fs::write(precious.path().join("file"), "precious").unwrap();
+    let target = lab.host("a1").unwrap().data_folder().unwrap().join("mounted");
+    fs::create_dir(&target).unwrap();
+    let mount = std::process::Command::new("mount").arg("--bind").args([precious.path(), &target]).status();
+    assert!(mount.unwrap().success() && target.join("file").exists());
+    let name = lab.spec().name.clone();
+    lab.remove().unwrap();
+    assert_eq!(traces(&name), [""; 0]);
+    assert_eq!(fs::read_to_string(precious.path().join("file")).unwrap(), "precious");
 }
 
 #[test]
@@ -100,7 +120,7 @@ fn labs_stand_side_by_side_with_the_same_addresses() {
     for lab in &labs {
         assert!(reaches(&lab.host("a1p1").unwrap(), addresses(&lab.host("b1p1").unwrap())[0]));
     }
-    labs[0].link("a").unwrap().set_both(landbridge_lab::Impairment::CUT).unwrap();
+    labs[0].link("a").unwrap().set_both(Impairment::CUT).unwrap();
     assert!(!reaches(&labs[0].host("a1p1").unwrap(), addresses(&labs[0].host("b1p1").unwrap())[0]));
     assert!(reaches(&labs[1].host("a1p1").unwrap(), addresses(&labs[1].host("b1p1").unwrap())[0]));
 }
@@ -121,8 +141,13 @@ fn unwired_pods_have_only_loopback_and_nodes_know_no_pods() {
     assert_eq!(interfaces("a1"), ["lo", "eth0"]);
     let (a1, b2) = (lab.host("a1").unwrap(), lab.host("b2").unwrap());
     assert!(reaches(&a1, addresses(&b2)[1]));
-    let mtu = a1.run("ping", ["-c1", "-W2", "-Mdo", "-s8972", &addresses(&b2)[0].to_string()]).unwrap();
-    assert!(mtu.status.success(), "{mtu:?}");
+    let target = addresses(&b2)[0].to_string();
+    let full_size = || a1.run("ping", ["-c1", "-W2", "-Mdo", "-s8972", &target]).unwrap();
+    assert!(full_size().status.success());
+    let link = lab.link("a").unwrap();
+    link.set(Direction::Outbound, Impairment { delay: Duration::from_millis(1), ..Impairment::NONE })
+        .unwrap();
+    assert!(full_size().status.success(), "a relay carries packets of that size too");
     assert_eq!(lab.hosts().filter(|host| host.role() == Role::Pod).count(), 8);
 }
 

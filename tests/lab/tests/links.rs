@@ -101,9 +101,13 @@ fn fifty_milliseconds_of_delay_and_ten_percent_of_loss_are_measured_as_such() {
     let before = link.counters().unwrap().outbound_frames;
     let summary = near.ping(far[0], 1_000, Duration::from_millis(2)).unwrap();
     let lost = link.counters().unwrap().outbound_frames.lost - before.lost;
-    assert_eq!(summary.sent - summary.received, lost, "{summary:?}");
-    // Five standard deviations of a binomial distribution of 1,000 throws.
-    assert!((53..=147).contains(&lost), "{summary:?}");
+    // Five standard deviations of a binomial distribution of 1,000 throws. The relay also loses frames of neighbour
+    // discovery, of which there are few.
+    let unanswered = summary.sent - summary.received;
+    assert!(
+        (53..=147).contains(&unanswered) && lost.abs_diff(unanswered) <= 10,
+        "{summary:?}, {lost} frames lost"
+    );
 
     link.set(Direction::Outbound, Impairment { duplicate: Share::percent(100), ..Impairment::NONE }).unwrap();
     let summary = near.ping(far[0], 20, Duration::from_millis(10)).unwrap();

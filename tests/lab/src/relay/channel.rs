@@ -8,17 +8,21 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::LabError;
+
 /// A rate-limited link drops what would wait longer than this before its own transmission begins.
 const MAX_BACKLOG: Duration = Duration::from_millis(500);
-/// Frames held at once, so that a long delay of a fast link cannot eat the memory: about 100 MB of full frames.
-const MAX_HELD: usize = 65_536;
+/// Bytes held at once, so that a long delay of a fast link cannot eat the memory.
+const MAX_HELD_BYTES: usize = 64 << 20;
+/// Longer than any link; keeps the time at which a frame leaves within what the clock can tell.
+const MAX_DELAY: Duration = Duration::from_mins(1);
 
 /// What is done to one direction of a link. Starts as nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Impairment {
     /// Nothing gets through.
     pub cut: bool,
-    /// How much later each frame arrives.
+    /// How much later each frame arrives, at most a minute.
     pub delay: Duration,
     /// Which share of frames is dropped, each by its own throw of the dice.
     pub loss: Share,
@@ -40,6 +44,17 @@ impl Impairment {
 
     /// Nothing gets through.
     pub const CUT: Self = Self { cut: true, ..Self::NONE };
+
+    /// Checks what the types do not.
+    pub(crate) fn validate(&self) -> Result<(), LabError> {
+        if self.delay > MAX_DELAY {
+            let (delay, longest) = (self.delay.as_secs(), MAX_DELAY.as_secs());
+            return Err(LabError::InvalidImpairment(format!(
+                "a delay of {delay} s is longer than {longest} s"
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// A share of a whole, from nothing to all, in millionths. Written as a percentage, such as `0.5%`.
@@ -103,8 +118,16 @@ pub struct ChannelCounters {
     pub lost: u64,
     /// Frames that were sent twice.
     pub duplicated: u64,
-    /// Frames for which a queue had no room: the wait for the rate was too long, or too many were held.
+    /// Frames for which a queue had no room: the wait for the rate was too long, too much was held, or the relay was
+    /// not scheduled for so long that the kernel's own queues before it were full.
     pub overflowed: u64,
+}
+
+/// A frame that has not left yet.
+struct UnderWay<F> {
+    due: Instant,
+    len: usize,
+    frame: F,
 }
 
 /// The frames under way in one direction, in the order in which they leave.
@@ -113,7 +136,8 @@ pub(crate) struct Channel<F> {
     dice: fastrand::Rng,
     /// When the last frame will have left the sender, at the limited rate.
     sender_free_at: Option<Instant>,
-    under_way: VecDeque<(Instant, F)>,
+    under_way: VecDeque<UnderWay<F>>,
+    held_bytes: usize,
     counters: ChannelCounters,
 }
 
@@ -125,6 +149,7 @@ impl<F: Clone> Channel<F> {
             dice: fastrand::Rng::with_seed(seed),
             sender_free_at: None,
             under_way: VecDeque::new(),
+            held_bytes: 0,
             counters: ChannelCounters::default(),
         }
     }
@@ -136,6 +161,7 @@ impl<F: Clone> Channel<F> {
         if impairment.cut {
             self.counters.cut += u64::try_from(self.under_way.len()).unwrap_or(u64::MAX);
             self.under_way.clear();
+            self.held_bytes = 0;
         }
     }
 
@@ -165,15 +191,16 @@ impl<F: Clone> Channel<F> {
 
     fn send(&mut self, now: Instant, len: usize, frame: F) {
         let begins = self.sender_free_at.map_or(now, |free_at| free_at.max(now));
-        if begins - now > MAX_BACKLOG || self.under_way.len() >= MAX_HELD {
+        if begins - now > MAX_BACKLOG || self.held_bytes + len > MAX_HELD_BYTES {
             self.counters.overflowed += 1;
             return;
         }
         let ends = begins + self.transmission_time(len);
         self.sender_free_at = Some(ends);
         // A delay that was shortened a moment ago must not let frames overtake each other.
-        let due = self.under_way.back().map_or(ends, |(last, _)| *last).max(ends + self.impairment.delay);
-        self.under_way.push_back((due, frame));
+        let due = self.under_way.back().map_or(ends, |last| last.due).max(ends + self.impairment.delay);
+        self.under_way.push_back(UnderWay { due, len, frame });
+        self.held_bytes += len;
     }
 
     fn transmission_time(&self, len: usize) -> Duration {
@@ -186,12 +213,21 @@ impl<F: Clone> Channel<F> {
 
     /// The next frame that has to leave by `now`.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<F> {
-        if self.next_due()? > now {
-            return None;
-        }
-        let (_, frame) = self.under_way.pop_front()?;
+        if self.next_due()? > now { None } else { self.pop() }
+    }
+
+    /// The next frame, whenever it has to leave.
+    pub(crate) fn pop(&mut self) -> Option<F> {
+        let UnderWay { len, frame, .. } = self.under_way.pop_front()?;
+        self.held_bytes -= len;
         self.counters.delivered += 1;
         Some(frame)
+    }
+
+    /// Records frames that the kernel dropped before they reached the channel.
+    pub(crate) fn count_missed(&mut self, frames: u64) {
+        self.counters.received += frames;
+        self.counters.overflowed += frames;
     }
 
     /// Records that a frame taken out by [`Self::pop_due`] found no room where it was to go.
@@ -202,7 +238,7 @@ impl<F: Clone> Channel<F> {
 
     /// When the next frame leaves.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.under_way.front().map(|(due, _)| *due)
+        self.under_way.front().map(|next| next.due)
     }
 }
 
@@ -264,6 +300,25 @@ mod tests {
             (0..63u32).map(|n| (start + Duration::from_millis(8) * (n + 1), n as usize)).collect();
         assert_eq!(left, expected, "500 ms of backlog hold 63 frames");
         assert_eq!(channel.counters().overflowed, 37);
+    }
+
+    #[test]
+    fn held_bytes_are_bounded_and_given_back() {
+        let start = Instant::now();
+        let mut channel = channel(Impairment { delay: Duration::from_secs(1), ..Impairment::NONE });
+        (0..100).for_each(|frame| channel.push(start, 1 << 20, frame));
+        assert_eq!(channel.counters().overflowed, 100 - 64);
+        assert_eq!(drain(&mut channel, start + Duration::from_secs(1)).len(), 64);
+        channel.push(start, 1 << 20, 0);
+        assert_eq!(channel.pop(), Some(0), "there is room again");
+    }
+
+    #[test]
+    fn a_delay_that_no_link_has_is_refused() {
+        let delayed = |seconds| Impairment { delay: Duration::from_secs(seconds), ..Impairment::NONE };
+        assert!(delayed(60).validate().is_ok());
+        let error = delayed(u64::MAX).validate().unwrap_err().to_string();
+        assert!(error.ends_with("is longer than 60 s"), "{error}");
     }
 
     #[test]

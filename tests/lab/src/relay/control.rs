@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::net::sockopt::socket_peercred;
 use serde::{Deserialize, Serialize};
 
 use super::Direction;
@@ -15,6 +16,9 @@ use crate::error::{IoContext, LabError};
 
 /// A client that is silent for longer makes room for the next.
 const CLIENT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A relay answers at once unless it is stopped.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What a relay is told.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -26,6 +30,16 @@ pub(crate) enum Command {
     Report,
     /// Ends the relay, which gives the link back to the kernel.
     Stop,
+}
+
+impl Command {
+    /// Whether a link without a relay is as the command wants it.
+    pub(crate) fn is_idle(self) -> bool {
+        match self {
+            Self::Set(_, impairment) => impairment == Impairment::NONE,
+            Self::Report | Self::Stop => true,
+        }
+    }
 }
 
 /// What a relay answers to each command: how its two directions are set, and what they did.
@@ -62,26 +76,41 @@ pub(crate) struct Request {
     pub(crate) answer: mpsc::Sender<RelayCounters>,
 }
 
-/// Sends a command to a relay process; `None` if none listens.
+/// Sends a command to a relay process; `None` if none runs.
+///
+/// # Errors
+/// [`LabError::TimedOut`] if it does not answer, [`LabError::Relay`] if it answers nonsense.
 pub(crate) fn ask(socket: &Path, link: &str, command: Command) -> Result<Option<RelayCounters>, LabError> {
-    let Ok(mut connection) = UnixStream::connect(socket) else { return Ok(None) };
     let failed = |reason: String| LabError::Relay { link: link.to_owned(), reason };
-    let mut message = serde_json::to_vec(&command).expect("a command has only names and numbers");
-    message.push(b'\n');
-    let mut answer = String::new();
-    let asked =
-        connection.write_all(&message).and_then(|()| BufReader::new(connection).read_line(&mut answer));
-    match asked {
-        // It died with the question unanswered.
-        Ok(0) => return Ok(None),
-        Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+    let mut connection = match UnixStream::connect(socket) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             return Ok(None);
         }
-        outcome => outcome.map_err(|error| failed(error.to_string()))?,
+        outcome => outcome.context(|| format!("connect to {}", socket.display()))?,
     };
-    serde_json::from_str(&answer)
-        .map(Some)
-        .map_err(|error| failed(format!("it answered {answer:?}: {error}")))
+    let relay = socket_peercred(&connection).map_or(0, |credentials| credentials.pid.as_raw_nonzero().get());
+    let mut answer = String::new();
+    let mut message = serde_json::to_vec(&command).expect("a command has only names and numbers");
+    message.push(b'\n');
+    let asked = connection
+        .set_read_timeout(Some(ANSWER_DEADLINE))
+        .and_then(|()| connection.set_write_timeout(Some(ANSWER_DEADLINE)))
+        .and_then(|()| connection.write_all(&message))
+        .and_then(|()| BufReader::new(connection).read_line(&mut answer));
+    match asked {
+        // It died with the question unanswered.
+        Ok(0) => Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            let what = format!("an answer of the relay of link {link}, process {relay} (is it stopped?)");
+            Err(LabError::TimedOut { what, seconds: ANSWER_DEADLINE.as_secs() })
+        }
+        Err(error) => Err(failed(error.to_string())),
+        Ok(_) => {
+            let counters = serde_json::from_str(&answer);
+            counters.map(Some).map_err(|error| failed(format!("it answered {answer:?}: {error}")))
+        }
+    }
 }
 
 /// Passes the commands that come over `listener` on to `engine`, until one of them stops it.

@@ -41,72 +41,100 @@ pub(crate) struct Engine {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Where a relay stands, and how to take it away again.
-struct Place {
-    plan: LinkPlan,
-    switch: Namespace,
-    far: Namespace,
+/// Where a relay stands.
+#[derive(Clone)]
+pub(crate) struct RelayPlace {
+    pub(crate) plan: LinkPlan,
+    /// The namespace that the relay stands in.
+    pub(crate) switch: Namespace,
+    /// The namespace at the other end of the cable.
+    pub(crate) far: Namespace,
+    /// Of the whole lab, in bytes.
+    pub(crate) mtu: u32,
+}
+
+/// Gives the kernel its link back when the relay's thread ends, however it ends.
+struct Interposed(RelayPlace);
+
+impl Drop for Interposed {
+    fn drop(&mut self) {
+        // A lab that is being removed needs its links no more.
+        let _ = self.0.restore();
+    }
 }
 
 impl Engine {
-    /// Puts a relay into a link that has none. Frames that pass at this moment may be lost.
-    pub(crate) fn start(plan: &LinkPlan, switch: &Namespace, far: &Namespace) -> Result<Self, LabError> {
-        let context = || format!("put a relay into link {}", plan.name);
-        let place = Place { plan: plan.clone(), switch: switch.clone(), far: far.clone() };
+    /// Puts a relay into a link that has none, and has it carry out a first command before the first frame. A few
+    /// frames that pass at this moment may be lost.
+    pub(crate) fn start(place: &RelayPlace, first: Command) -> Result<(Self, RelayCounters), LabError> {
+        let link = place.plan.name.clone();
+        let context = || format!("put a relay into link {link}");
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context(context)?);
         let (requests, receiver) = mpsc::sync_channel(COMMAND_QUEUE_LEN);
+        let interposed = Interposed(place.clone());
         let (port, tap) = place.interpose()?;
+        let mut relay = Relay::new(place, port, tap);
+        relay.carry_out(first);
+        let counters = relay.counters();
         let woken = Arc::clone(&wake);
         let run = move || {
-            Relay::new(&place.plan, port, tap).run(&receiver, &woken);
-            // The TAP device is gone. A lab that is being removed needs its link no more.
-            let _ = place.restore();
+            // Dropped after the relay, and with it the TAP device.
+            let _interposed = interposed;
+            relay.run(&receiver, &woken);
         };
-        let thread =
-            thread::Builder::new().name(format!("relay-{}", plan.name)).spawn(run).context(context)?;
-        Ok(Self { link: plan.name.clone(), requests, wake, thread: Mutex::new(Some(thread)) })
+        let thread = thread::Builder::new().name(format!("relay-{link}")).spawn(run).context(context)?;
+        Ok((Self { link, requests, wake, thread: Mutex::new(Some(thread)) }, counters))
     }
 
     /// Has the relay carry out a command, and returns where it stands after that.
     pub(crate) fn ask(&self, command: Command) -> Result<RelayCounters, LabError> {
         let (answer, answers) = mpsc::channel();
-        let ended =
-            |_| LabError::Relay { link: self.link.clone(), reason: "its thread has ended".to_owned() };
-        self.requests.send(Request { command, answer }).map_err(|_| ended(mpsc::RecvError))?;
+        let sent = self.requests.send(Request { command, answer });
         // Writing to an eventfd fails only at its maximum, where the relay is awake anyway.
         let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
-        answers.recv().map_err(ended)
+        let answered = sent.ok().and_then(|()| answers.recv().ok());
+        answered.ok_or_else(|| self.failed("its thread has ended"))
     }
 
     /// Stops the relay, waits until the kernel has the link back, and returns what passed.
     pub(crate) fn stop(&self) -> Result<RelayCounters, LabError> {
         let counters = self.ask(Command::Stop);
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
-            && let Err(panic) = thread.join()
-        {
-            std::panic::resume_unwind(panic);
-        }
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Called while a lab is removed, which a panic of one relay must not keep from happening.
+        thread.map_or(Ok(()), JoinHandle::join).map_err(|_| self.failed("its thread panicked"))?;
         counters
+    }
+
+    fn failed(&self, reason: &str) -> LabError {
+        LabError::Relay { link: self.link.clone(), reason: reason.to_owned() }
     }
 }
 
-impl Place {
+impl RelayPlace {
     fn interpose(&self) -> Result<(PacketSocket, Tap), LabError> {
         let LinkPlan { name, port, .. } = &self.plan;
         let context = || format!("put a relay into link {name}");
-        let tap_name = format!("r-{port}");
+        let tap_name = self.tap_name();
         let open =
             || -> io::Result<_> { Ok((PacketSocket::open(port, View::Arriving)?, Tap::create(&tap_name)?)) };
-        let devices = self.switch.run(open).context(context)?.context(context)?;
+        let (socket, tap) = self.switch.run(open).context(context)?.context(context)?;
         // Packets become wire frames before they reach the relay, so that a share of frames is a share of frames.
         self.limit_segments(1)?;
         netlink::within(&self.switch, async |netlink| {
+            netlink.set_mtu(&tap_name, self.mtu).await?;
             netlink.set_queue_len(&tap_name, TAP_QUEUE_LEN).await?;
             netlink.set_up(&tap_name).await?;
             netlink.set_bridge(port, None).await?;
             netlink.set_bridge(&tap_name, Some(BRIDGE)).await
         })?;
-        Ok(devices)
+        // The bridge has forwarded these already.
+        let mut buffer = [0; 64];
+        while socket.receive(&mut buffer).is_ok() {}
+        Ok((socket, tap))
+    }
+
+    fn tap_name(&self) -> String {
+        format!("r-{}", self.plan.port)
     }
 
     fn limit_segments(&self, segments: u32) -> Result<(), LabError> {
@@ -114,16 +142,17 @@ impl Place {
         netlink::within(&self.far, async |netlink| netlink.set_gso_max_segments(interface, segments).await)
     }
 
-    fn restore(&self) -> Result<(), LabError> {
+    /// Gives the kernel its link back. Does no harm to a link that has no relay.
+    pub(crate) fn restore(&self) -> Result<(), LabError> {
         let port = &self.plan.port;
         netlink::within(&self.switch, async |netlink| netlink.set_bridge(port, Some(BRIDGE)).await)?;
         self.limit_segments(DEFAULT_GSO_SEGMENTS)
     }
-}
 
-/// Gives the kernel a link back whose relay died without doing so.
-pub(crate) fn restore(plan: &LinkPlan, switch: &Namespace, far: &Namespace) -> Result<(), LabError> {
-    Place { plan: plan.clone(), switch: switch.clone(), far: far.clone() }.restore()
+    /// Whether the kernel has the link: its port is in the bridge.
+    pub(crate) fn is_whole(&self) -> Result<bool, LabError> {
+        netlink::within(&self.switch, async |netlink| netlink.has_bridge(&self.plan.port).await)
+    }
 }
 
 /// The devices and the frames between them.
@@ -134,14 +163,15 @@ struct Relay {
     to_bridge: Channel<Vec<u8>>,
     /// What the bridge sent and goes out of the port.
     to_port: Channel<Vec<u8>>,
-    /// Whether frames that arrive at the port leave the named end of the link.
-    port_is_outbound: bool,
+    place: RelayPlace,
+    /// Frames that the kernel could not queue for the TAP device, as far as they are counted.
+    tap_dropped: u64,
 }
 
 impl Relay {
-    fn new(plan: &LinkPlan, port: PacketSocket, tap: Tap) -> Self {
+    fn new(place: &RelayPlace, port: PacketSocket, tap: Tap) -> Self {
         let [to_bridge, to_port] = SEEDS.map(Channel::new);
-        Self { port, tap, to_bridge, to_port, port_is_outbound: plan.port_is_outbound }
+        Self { port, tap, to_bridge, to_port, place: place.clone(), tap_dropped: 0 }
     }
 
     fn run(mut self, requests: &Receiver<Request>, wake: &OwnedFd) {
@@ -151,6 +181,11 @@ impl Relay {
                 match requests.try_recv() {
                     Ok(Request { command, answer }) => {
                         self.carry_out(command);
+                        if matches!(command, Command::Stop) {
+                            // What is under way arrives early rather than never.
+                            give(|frame| self.tap.send(frame), &mut self.to_bridge, None);
+                            give(|frame| self.port.send(frame), &mut self.to_port, None);
+                        }
                         // Whoever asked may have gone.
                         let _ = answer.send(self.counters());
                         if matches!(command, Command::Stop) {
@@ -165,8 +200,8 @@ impl Relay {
             take(|buffer| self.port.receive(buffer), &mut self.to_bridge, &mut buffer, now);
             take(|buffer| self.tap.receive(buffer), &mut self.to_port, &mut buffer, now);
             let now = Instant::now();
-            give(|frame| self.tap.send(frame), &mut self.to_bridge, now);
-            give(|frame| self.port.send(frame), &mut self.to_port, now);
+            give(|frame| self.tap.send(frame), &mut self.to_bridge, Some(now));
+            give(|frame| self.port.send(frame), &mut self.to_port, Some(now));
             self.wait(wake);
         }
     }
@@ -190,14 +225,15 @@ impl Relay {
 
     fn carry_out(&mut self, command: Command) {
         if let Command::Set(direction, impairment) = command {
-            let from_port = (direction == Direction::Outbound) == self.port_is_outbound;
+            let from_port = (direction == Direction::Outbound) == self.place.plan.port_is_outbound;
             let channel = if from_port { &mut self.to_bridge } else { &mut self.to_port };
             channel.set(impairment);
         }
     }
 
-    fn counters(&self) -> RelayCounters {
-        let (outbound, inbound) = if self.port_is_outbound {
+    fn counters(&mut self) -> RelayCounters {
+        self.count_missed();
+        let (outbound, inbound) = if self.place.plan.port_is_outbound {
             (&self.to_bridge, &self.to_port)
         } else {
             (&self.to_port, &self.to_bridge)
@@ -207,6 +243,17 @@ impl Relay {
             outbound_frames: outbound.counters(),
             inbound: inbound.impairment(),
             inbound_frames: inbound.counters(),
+        }
+    }
+
+    /// Adds what the kernel's queues had no room for. What cannot be read now is read the next time.
+    fn count_missed(&mut self) {
+        self.to_bridge.count_missed(self.port.take_overruns().unwrap_or(0));
+        let tap = self.place.tap_name();
+        let dropped = netlink::within(&self.place.switch, async |netlink| netlink.dropped(&tap).await);
+        if let Ok(dropped) = dropped {
+            self.to_port.count_missed(dropped.saturating_sub(self.tap_dropped));
+            self.tap_dropped = dropped;
         }
     }
 }
@@ -225,9 +272,12 @@ fn take(
     }
 }
 
-/// Moves what is due from a channel to the other side.
-fn give(send: impl Fn(&[u8]) -> io::Result<()>, channel: &mut Channel<Vec<u8>>, now: Instant) {
-    while let Some(frame) = channel.pop_due(now) {
+/// Moves what is due by `now` from a channel to the other side; everything without a time.
+fn give(send: impl Fn(&[u8]) -> io::Result<()>, channel: &mut Channel<Vec<u8>>, now: Option<Instant>) {
+    while let Some(frame) = match now {
+        Some(now) => channel.pop_due(now),
+        None => channel.pop(),
+    } {
         if send(&frame).is_err() {
             channel.count_overflow();
         }
