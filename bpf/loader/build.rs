@@ -43,8 +43,11 @@ fn main() {
 
 fn provide_object() -> Result<(), String> {
     let out = PathBuf::from(variable("OUT_DIR")?);
-    let object = match env::var_os("LANDBRIDGE_BPF_OBJECT") {
-        Some(object) => object.into(),
+    let object = match named("LANDBRIDGE_BPF_OBJECT") {
+        Some(object) => {
+            println!("cargo::rerun-if-changed={}", object.display());
+            object
+        }
         None => Toolchain::find()?.compile(&out)?,
     };
     let embedded = out.join("landbridge.o");
@@ -81,11 +84,7 @@ impl Toolchain {
             "-Clink-arg=--btf".to_owned(),
             format!("-Clinker={}", self.linker.display()),
         ];
-        let mut command = Command::new(&self.cargo);
-        // Settings of the cargo that runs this script are for another compiler and another target.
-        env::vars_os().map(|(name, _)| name).filter(belongs_to_outer_build).for_each(|name| {
-            command.env_remove(name);
-        });
+        let mut command = with_clean_environment(&self.cargo);
         command
             .current_dir("../programs")
             .env("RUSTC", &self.rustc)
@@ -112,11 +111,22 @@ impl Toolchain {
     }
 }
 
-fn belongs_to_outer_build(name: &OsString) -> bool {
-    let name = name.to_string_lossy();
-    let cargo = name.starts_with("CARGO") && name != "CARGO_HOME" && !name.starts_with("CARGO_NET");
-    let rust = name.starts_with("RUST") && name != "RUSTUP_HOME";
-    cargo || rust
+/// A command without the settings of the cargo that runs this script, which are for another compiler and target.
+/// How to reach a registry stays.
+fn with_clean_environment(program: &Path) -> Command {
+    const KEPT: [&str; 6] =
+        ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_", "CARGO_TERM_"];
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        let of_cargo = text.starts_with("CARGO") && !KEPT.iter().any(|kept| text.starts_with(kept));
+        let of_rust =
+            ["RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN"].iter().any(|name| text.starts_with(name));
+        if of_cargo || of_rust {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
 
 fn variable(name: &str) -> Result<OsString, String> {
@@ -140,14 +150,16 @@ fn rustc_with_sources() -> Option<PathBuf> {
     if let Some(toolchains) = rustup.and_then(|home| fs::read_dir(home.join("toolchains")).ok()) {
         candidates.extend(toolchains.flatten().map(|toolchain| toolchain.path().join("bin/rustc")));
     }
-    candidates.into_iter().find(|rustc| has_library_sources(rustc))
+    candidates.iter().find_map(|rustc| behind(rustc))
 }
 
-fn has_library_sources(rustc: &Path) -> bool {
-    let Ok(output) = Command::new(rustc).args(["--print", "sysroot"]).output() else { return false };
-    let sysroot = String::from_utf8_lossy(&output.stdout);
-    output.status.success()
-        && Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file()
+/// The compiler itself that `rustc` leads to, which may be a proxy of rustup's, if it has library sources.
+fn behind(rustc: &Path) -> Option<PathBuf> {
+    let output = with_clean_environment(rustc).args(["--print", "sysroot"]).output().ok()?;
+    let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    let compiler = sysroot.join("bin/rustc");
+    let has_sources = sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file();
+    (output.status.success() && has_sources && compiler.is_file()).then_some(compiler)
 }
 
 /// bpf-linker as `cargo xtask setup` installs it, else on the PATH.

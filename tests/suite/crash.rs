@@ -99,7 +99,7 @@ fn a_killed_process_leaves_a_lab_that_clean_removes() {
         .collect();
     assert_eq!(namespaces.len(), 7, "{left:?}");
     assert_eq!(processes_inside(&namespaces).len(), 1, "the program outlives its lab's process");
-    let pin = Path::new("/run/landbridge/lab").join(name.as_str()).join("bpf/a1/eth0-ingress");
+    let pin = Path::new("/run/landbridge/lab").join(name.as_str()).join("bpf/a1/eth0-count_ingress");
     assert!(pin.exists(), "the program is still attached");
 
     // Another test's clean may come first; either way nothing is left.

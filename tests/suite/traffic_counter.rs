@@ -78,8 +78,17 @@ fn counting_survives_the_process_that_started_it() {
     node.inside(|| counter.attach("lxc-a1p1")).unwrap().unwrap();
     drop(counter);
     send(&from, &to, 30);
-    let count = TrafficCounter::load(&pins).unwrap().count(Direction::Ingress).unwrap();
+    let mut counter = TrafficCounter::load(&pins).unwrap();
+    let count = counter.count(Direction::Ingress).unwrap();
     assert!(count.packets >= 30, "{count:?}");
+
+    // The next process takes the links over: one program counts, not two.
+    node.inside(|| counter.attach("lxc-a1p1")).unwrap().unwrap();
+    drop(counter);
+    send(&from, &to, 30);
+    let more =
+        TrafficCounter::load(&pins).unwrap().count(Direction::Ingress).unwrap().packets - count.packets;
+    assert!((30..60).contains(&more), "{more} packets were counted for 30 datagrams");
 }
 
 #[test]
@@ -91,5 +100,5 @@ fn an_interface_that_does_not_exist_is_named() {
     let node = lab.host("a1").unwrap();
     let mut counter = TrafficCounter::load(&node.bpf_folder().unwrap()).unwrap();
     let error = node.inside(|| counter.attach("lxc-none")).unwrap().unwrap_err().to_string();
-    assert_eq!(error, r#"cannot attach program count_ingress to interface "lxc-none""#);
+    assert!(error.starts_with(r#"cannot attach program count_ingress to interface "lxc-none""#), "{error}");
 }

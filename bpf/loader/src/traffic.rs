@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{MapError, PerCpuArray};
 use aya::pin::PinError;
-use aya::programs::links::{FdLink, LinkError};
-use aya::programs::tc::TcAttachOptions;
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use landbridge_bpf_maps::{Direction, Reason, TrafficCount, metrics_index};
@@ -36,7 +36,9 @@ pub enum LoadError {
         log: String,
     },
     /// A program cannot be loaded or attached.
-    #[error("cannot attach program {program} to interface {interface:?}")]
+    #[error(
+        "cannot attach program {program} to interface {interface:?} (this takes tcx, of Linux 6.6 or newer)"
+    )]
     Attach {
         /// The program.
         program: &'static str,
@@ -104,28 +106,37 @@ impl TrafficCounter {
         Ok(Self { object, pins: pins.to_owned() })
     }
 
-    /// Counts what passes `interface` from now on.
+    /// Counts what passes `interface` from now on. Where a process before this one did so, its programs are replaced
+    /// in one step by this one's.
     ///
     /// # Errors
-    /// [`LoadError::Refused`], [`LoadError::Attach`], [`LoadError::Link`] or [`LoadError::Pin`]; then no program of
-    /// this call stays attached.
+    /// [`LoadError::Refused`], [`LoadError::Attach`], [`LoadError::Link`] or [`LoadError::Pin`]; what the call attached
+    /// until then is detached again.
     pub fn attach(&mut self, interface: &str) -> Result<(), LoadError> {
         let ingress = self.attach_one("count_ingress", interface, TcAttachType::Ingress)?;
         let egress = self.attach_one("count_egress", interface, TcAttachType::Egress)?;
-        for (link, direction) in [(ingress, "ingress"), (egress, "egress")] {
-            let path = self.pins.join(format!("{interface}-{direction}"));
-            link.pin(&path).map_err(|source| LoadError::Pin { path, source })?;
+        let pinned = ingress.map_or(Ok(None), |(link, path)| pin(link, path).map(Some))?;
+        if let Some((link, path)) = egress {
+            let outcome = pin(link, path);
+            if let (Err(_), Some(ingress)) = (&outcome, pinned) {
+                // Without its pin the link goes with this value.
+                let _ = ingress.unpin();
+            }
+            outcome?;
         }
         Ok(())
     }
 
+    /// Returns the new link and where to pin it, or nothing if a pinned one was pointed at the program.
     fn attach_one(
         &mut self,
         program: &'static str,
         interface: &str,
         hook: TcAttachType,
-    ) -> Result<FdLink, LoadError> {
+    ) -> Result<Option<(FdLink, PathBuf)>, LoadError> {
         let attach = |source| LoadError::Attach { program, interface: interface.to_owned(), source };
+        let keep = |source| LoadError::Link { program, source };
+        let path = self.pins.join(format!("{interface}-{program}"));
         let classifier = self.object.program_mut(program).ok_or(LoadError::Missing(program))?;
         let classifier: &mut SchedClassifier = classifier.try_into().map_err(attach)?;
         match classifier.load() {
@@ -136,10 +147,16 @@ impl TrafficCounter {
             }
             Err(source) => return Err(attach(source)),
         }
+        if path.exists() {
+            let pinned = PinnedLink::from_pin(&path).map_err(keep)?;
+            let link = SchedClassifierLink::try_from(FdLink::from(pinned)).map_err(keep)?;
+            classifier.attach_to_link(link).map_err(attach)?;
+            return Ok(None);
+        }
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
         let id = classifier.attach_with_options(interface, hook, options).map_err(attach)?;
         let link = classifier.take_link(id).map_err(attach)?;
-        link.try_into().map_err(|source| LoadError::Link { program, source })
+        Ok(Some((link.try_into().map_err(keep)?, path)))
     }
 
     /// What has passed all interfaces in a direction since the map was made, over all CPUs.
@@ -156,6 +173,10 @@ impl TrafficCounter {
             bytes: sum.bytes + count.bytes,
         }))
     }
+}
+
+fn pin(link: FdLink, path: PathBuf) -> Result<PinnedLink, LoadError> {
+    link.pin(&path).map_err(|source| LoadError::Pin { path, source })
 }
 
 fn last_lines(text: &str, count: usize) -> String {

@@ -37,7 +37,7 @@ pub(crate) struct Row {
     pub(crate) met: bool,
 }
 
-/// What is asked of a figure. Written as text, such as `<= 2 s` or `ratio >= 2.5`.
+/// What is asked of a figure. Written as text, such as `<= 2`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Goal {
     /// Ours is at most this, in the unit of the row.

@@ -13,7 +13,7 @@ pub(crate) const LLVM_LIBRARIES: [&str; 2] = ["libzstd-dev", "zlib1g-dev"];
 pub(crate) const BUILD: [&str; 2] = ["gcc", "libc6-dev"];
 
 /// What tests start.
-pub(crate) const TEST: [&str; 4] = ["iproute2", "iputils-ping", "tcpdump", "etcd-client"];
+pub(crate) const TEST: [&str; 5] = ["iproute2", "iputils-ping", "procps", "tcpdump", "etcd-client"];
 
 /// What benches compare with, beside etcd.
 pub(crate) const PEERS: [&str; 2] = ["iptables", "nftables"];
@@ -37,7 +37,7 @@ pub(crate) fn all() -> Vec<String> {
 }
 
 /// The commands that stand for [`BUILD`], [`TEST`] and [`PEERS`] where there is no apt.
-pub(crate) const COMMANDS: [&str; 5] = ["cc", "ip", "ping", "tcpdump", "etcdctl"];
+pub(crate) const COMMANDS: [&str; 6] = ["cc", "ip", "ping", "pgrep", "tcpdump", "etcdctl"];
 
 /// As [`COMMANDS`], for `--peers`.
 pub(crate) const PEER_COMMANDS: [&str; 3] = ["iptables", "nft", "etcd"];
