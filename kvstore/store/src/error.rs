@@ -1,0 +1,44 @@
+//! Why a request is refused. The texts are part of etcd's API: its clients compare them.
+
+/// Why a read is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RangeError {
+    /// The revision is no longer known.
+    #[error("etcdserver: mvcc: required revision has been compacted")]
+    Compacted,
+    /// The revision is not reached yet.
+    #[error("etcdserver: mvcc: required revision is a future revision")]
+    Future,
+}
+
+/// Why a request is refused; then nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// A read of the request is refused.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// No key is named.
+    #[error("etcdserver: key is not provided")]
+    EmptyKey,
+    /// What is to be kept of a key cannot be, since the key does not exist.
+    #[error("etcdserver: key not found")]
+    KeyNotFound,
+    /// A value is given although the present one is to be kept.
+    #[error("etcdserver: value is provided")]
+    ValueProvided,
+    /// A lease is given although the present one is to be kept.
+    #[error("etcdserver: lease is provided")]
+    LeaseProvided,
+    /// No such lease, or it has ended.
+    #[error("etcdserver: requested lease not found")]
+    LeaseNotFound,
+    /// A lease of that number lives.
+    #[error("etcdserver: lease already exists")]
+    LeaseExists,
+    /// A transaction has more operations than the limit.
+    #[error("etcdserver: too many operations in txn request")]
+    TooManyOps,
+    /// One branch of a transaction changes a key twice.
+    #[error("etcdserver: duplicate key given in txn request")]
+    DuplicateKey,
+}

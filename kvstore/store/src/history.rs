@@ -1,0 +1,86 @@
+//! What changed at which revision, for those who watch.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::KeyValue;
+
+/// One change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The key was put; it came to be if its create and mod revisions are equal.
+    Put(Arc<KeyValue>),
+    /// The key was deleted.
+    Delete {
+        /// The key.
+        key: Bytes,
+        /// When.
+        revision: i64,
+    },
+}
+
+impl Event {
+    /// The key that changed.
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Self::Put(kv) => &kv.key,
+            Self::Delete { key, .. } => key,
+        }
+    }
+
+    /// The revision it changed at.
+    pub fn revision(&self) -> i64 {
+        match self {
+            Self::Put(kv) => kv.mod_revision,
+            Self::Delete { revision, .. } => *revision,
+        }
+    }
+}
+
+/// The revisions that have their changes in the history: `oldest..=newest`; none if `oldest` is above `newest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revisions {
+    /// The first.
+    pub oldest: i64,
+    /// The last, which is the store's current revision.
+    pub newest: i64,
+}
+
+/// The changes of each revision from `oldest` on, without a gap; each list in the order of the changes.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    oldest: i64,
+    changes: VecDeque<Arc<[Event]>>,
+}
+
+impl History {
+    /// The history of an empty store, whose first write will be revision 2.
+    pub(crate) fn new() -> Self {
+        Self { oldest: 2, changes: VecDeque::new() }
+    }
+
+    pub(crate) fn push(&mut self, events: Vec<Event>) {
+        self.changes.push_back(events.into());
+    }
+
+    pub(crate) fn revisions(&self) -> Revisions {
+        let newest =
+            self.oldest + i64::try_from(self.changes.len()).expect("memory ends before the numbers do") - 1;
+        Revisions { oldest: self.oldest, newest }
+    }
+
+    /// The changes of each revision from `first` on.
+    pub(crate) fn since(&self, first: i64) -> impl Iterator<Item = &Arc<[Event]>> {
+        let skipped = usize::try_from(first - self.oldest).unwrap_or(0).min(self.changes.len());
+        self.changes.range(skipped..)
+    }
+
+    /// Forgets everything before `revision`.
+    pub(crate) fn forget_before(&mut self, revision: i64) {
+        let forgotten = usize::try_from(revision - self.oldest).unwrap_or(0).min(self.changes.len());
+        self.changes.drain(..forgotten);
+        self.oldest = self.oldest.max(revision);
+    }
+}

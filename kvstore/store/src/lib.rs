@@ -1,0 +1,40 @@
+//! The state machine behind the store's etcd v3 API: what each request does to keys, leases and history.
+//!
+//! ```text
+//! requests in log order ─► Store ── keys: versions by revision ─► Range
+//!                            │  └── leases: keys by lease
+//!                            └── history: changes by revision ──► Watcher
+//! ```
+//!
+//! Invariants:
+//! - The same requests in the same order make the same store on every member: no clock, no randomness, no I/O, and
+//!   iteration is ordered. Expiry of leases is a request like any other, made by the leader.
+//! - A request that fails changes nothing.
+//! - Every revision from the compacted one to the current one has its changes in the history, without a gap.
+//! - A value is held once, however many versions, responses and watchers speak of it.
+//!
+//! Semantics and error texts are etcd's (its API reference, and `server/storage/mvcc`, `server/etcdserver/txn`).
+
+mod compact;
+mod error;
+mod history;
+mod key_range;
+mod key_value;
+mod lease;
+mod range;
+mod store;
+mod txn;
+mod versions;
+mod watch;
+
+pub use error::{RangeError, StoreError};
+pub use history::{Event, Revisions};
+pub use key_range::KeyRange;
+pub use key_value::KeyValue;
+pub use lease::{InvalidLeaseId, LeaseId};
+pub use range::{RangeRequest, RangeResponse, SortOrder, SortTarget};
+pub use store::{DeleteRequest, DeleteResponse, PutRequest, PutResponse, Store};
+pub use txn::{
+    Compare, CompareOperator, CompareTarget, Op, OpResponse, OpResult, TxnLimits, TxnRequest, TxnResponse,
+};
+pub use watch::{WatchBatch, WatchFilter, WatchStep, Watcher};

@@ -1,0 +1,105 @@
+//! Watching: a position in the history, and what a watcher gets from there.
+//!
+//! A watcher holds no queue. However slow its reader is, what it has not read is in the history, until a compaction
+//! takes that away and the watcher is told so.
+
+use std::sync::Arc;
+
+use crate::{Event, KeyRange, KeyValue, Store};
+
+/// Revisions looked at in one step, so that a watcher far behind does not keep others waiting.
+const REVISIONS_PER_STEP: usize = 1_000;
+
+/// Changes that a watcher does not want.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WatchFilter {
+    /// Leave puts out.
+    pub no_put: bool,
+    /// Leave deletions out.
+    pub no_delete: bool,
+}
+
+/// One watch of a range of keys.
+#[derive(Clone, Debug)]
+pub struct Watcher {
+    range: KeyRange,
+    filter: WatchFilter,
+    prev_kv: bool,
+    /// The first revision not looked at yet.
+    next_revision: i64,
+}
+
+/// What a watcher gets in one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchStep {
+    /// Changes, and there may be more.
+    Events(WatchBatch),
+    /// Nothing new. Everything up to and including this revision was given to the watcher.
+    UpToDate(i64),
+    /// The watcher is behind what was forgotten, and has to be ended with this revision.
+    Compacted(i64),
+}
+
+/// Changes of whole revisions, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchBatch {
+    /// The changes, each with the key as it was before if that was asked for and is not forgotten.
+    pub events: Vec<(Event, Option<Arc<KeyValue>>)>,
+    /// Everything up to and including this revision was given to the watcher, so that it may resume after it.
+    pub revision: i64,
+}
+
+impl Watcher {
+    /// Watches `range` from `start_revision` on; 0 or below is from the next change on.
+    pub fn new(
+        store: &Store,
+        range: KeyRange,
+        start_revision: i64,
+        filter: WatchFilter,
+        prev_kv: bool,
+    ) -> Self {
+        let next_revision = if start_revision > 0 { start_revision } else { store.revision() + 1 };
+        Self { range, filter, prev_kv, next_revision }
+    }
+
+    /// The next changes for this watcher.
+    pub fn step(&mut self, store: &Store) -> WatchStep {
+        if self.next_revision < store.compacted_revision() {
+            return WatchStep::Compacted(store.compacted_revision());
+        }
+        let mut events = Vec::new();
+        let unseen = store.history.since(self.next_revision).take(REVISIONS_PER_STEP);
+        let mut seen = 0;
+        for changes in unseen {
+            seen += 1;
+            for event in changes.iter().filter(|event| self.wants(event)) {
+                events.push((event.clone(), self.previous(store, event)));
+            }
+        }
+        // One in the future waits for its start.
+        if self.next_revision <= store.revision() {
+            self.next_revision = self.next_revision.max(store.revisions().oldest) + seen;
+        }
+        if events.is_empty() && self.next_revision > store.revision() {
+            return WatchStep::UpToDate(store.revision());
+        }
+        WatchStep::Events(WatchBatch { events, revision: self.next_revision - 1 })
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        let filtered = match event {
+            Event::Put(_) => self.filter.no_put,
+            Event::Delete { .. } => self.filter.no_delete,
+        };
+        !filtered && self.range.contains(event.key())
+    }
+
+    fn previous(&self, store: &Store, event: &Event) -> Option<Arc<KeyValue>> {
+        let before = event.revision() - 1;
+        // What is before the compacted revision may be there by chance, and on another member not.
+        if !self.prev_kv || before < store.compacted_revision() {
+            return None;
+        }
+        store.keys.get(event.key()).and_then(|versions| versions.at(before)).cloned()
+    }
+}
