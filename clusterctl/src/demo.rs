@@ -58,6 +58,11 @@ impl LabChoice {
     }
 }
 
+/// This program as the user called it, for commands to type next.
+fn called_as() -> String {
+    env::args_os().next().map_or_else(|| "clusterctl".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
 /// What `demo link` starts for a link of a kept lab: this program itself.
 fn relay_command() -> anyhow::Result<Vec<OsString>> {
     let program = env::current_exe().context("cannot find this program's own file")?;

@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use landbridge_lab::{Direction, Host, Impairment, Lab, LabName, LabSpec, PingSummary, Share};
 
+use super::called_as;
 use crate::output::say;
 
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -63,7 +64,7 @@ impl Run {
         heading("Cleaned up")?;
         lab.remove()?;
         report(format_args!("nothing is left, after {:.1} s", start.elapsed().as_secs_f64()))?;
-        say(format_args!("\nKeep a lab to play with:  clusterctl demo up"))
+        say(format_args!("\nKeep a lab to play with:  {} demo up", called_as()))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use landbridge_lab::{Lab, LabSpec, Lifetime, PodWiring};
 
-use super::{LabChoice, relay_command};
+use super::{LabChoice, called_as, relay_command};
 use crate::output::say;
 
 /// Build clusters that stay until `down`
@@ -44,18 +44,18 @@ impl Up {
             spec,
             Lifetime::Kept { relay_command: relay_command()?, keeper: self.until_exit },
         )?;
-        let (name, hosts) = (&lab.spec().name, lab.hosts().count());
+        let (name, hosts, program) = (&lab.spec().name, lab.hosts().count(), called_as());
         say(format_args!("lab {name} stands after {:.2} s: {hosts} hosts", start.elapsed().as_secs_f64()))?;
         say(format_args!(""))?;
-        say(format_args!("See its hosts:      clusterctl demo hosts --lab {name}"))?;
+        say(format_args!("See its hosts:      {program} demo hosts --lab {name}"))?;
         if let Some(host) = lab.hosts().last() {
             say(format_args!(
-                "Open a shell:       clusterctl demo exec --lab {name} {} -- bash",
+                "Open a shell:       {program} demo exec --lab {name} {} -- bash",
                 host.name()
             ))?;
         }
-        say(format_args!("Degrade a link:     clusterctl demo link --lab {name} a --delay 50ms --loss 1%"))?;
-        say(format_args!("Remove it:          clusterctl demo down --lab {name}"))?;
+        say(format_args!("Degrade a link:     {program} demo link --lab {name} a --delay 50ms --loss 1%"))?;
+        say(format_args!("Remove it:          {program} demo down --lab {name}"))?;
         Ok(())
     }
 }
