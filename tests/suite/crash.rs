@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use landbridge_bpf_loader::TrafficCounter;
 use landbridge_lab::requirement::{Requirement, met};
@@ -102,8 +103,12 @@ fn a_killed_process_leaves_a_lab_that_clean_removes() {
     let pin = Path::new("/run/landbridge/lab").join(name.as_str()).join("bpf/a1/eth0-count_ingress");
     assert!(pin.exists(), "the program is still attached");
 
-    // Another test's clean may come first; either way nothing is left.
+    // Another test's clean may come first, and not be done yet; either way nothing is left.
     landbridge_lab::remove_stale().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline && !leftovers(&name).is_empty() {
+        std::thread::yield_now();
+    }
     assert_eq!(leftovers(&name), [""; 0]);
     assert_eq!(processes_inside(&namespaces), [""; 0]);
 }

@@ -1,0 +1,3 @@
+//! The store's server. So far: the log that makes writes durable.
+
+pub mod wal;

@@ -1,0 +1,242 @@
+//! One file of the log.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+use super::frame::{self, Rest};
+use super::{WalError, sync_dir};
+
+const MAGIC: [u8; 8] = *b"LBRGWAL\0";
+const FORMAT: u32 = 1;
+/// Magic, format, four zeros, salt, sequence, number of the first frame, checksum of all that, zeros.
+const HEADER_LEN: usize = 64;
+/// The prologue is a frame of this number, which no appended frame has.
+const PROLOGUE_NUMBER: u64 = 0;
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+
+/// A segment that is open for reading or appending.
+#[derive(Debug)]
+pub(super) struct Segment {
+    path: PathBuf,
+    file: File,
+    sequence: u64,
+    first_number: u64,
+    salt: u64,
+    /// Where the next frame goes.
+    end: u64,
+    len: u64,
+    /// Kept from frame to frame, so that an append allocates nothing.
+    buffer: Vec<u8>,
+}
+
+/// What a segment held when it was opened.
+pub(super) struct Found {
+    pub(super) prologue: Vec<u8>,
+    pub(super) payloads: Vec<Vec<u8>>,
+    pub(super) torn_bytes: u64,
+}
+
+/// Where a segment is.
+pub(super) fn path(dir: &Path, sequence: u64) -> PathBuf {
+    dir.join(format!("{sequence:016x}.wal"))
+}
+
+/// How long a segment has to be for one frame of `frame_len` bytes.
+pub(super) fn len_for(prologue_len: usize, frame_len: u64) -> u64 {
+    HEADER_LEN as u64 + frame::encoded_len(prologue_len) + frame_len
+}
+
+/// The sequences of all segments in order, and the spare files.
+pub(super) fn list(dir: &Path) -> Result<(Vec<u64>, Vec<PathBuf>), WalError> {
+    let mut sequences = Vec::new();
+    let mut spares = Vec::new();
+    for entry in fs::read_dir(dir).map_err(WalError::io("read", dir))? {
+        let path = entry.map_err(WalError::io("read", dir))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".wal")) else {
+            continue;
+        };
+        if name.starts_with("spare-") {
+            spares.push(path);
+        } else if name.len() == 16
+            && let Ok(sequence) = u64::from_str_radix(name, 16)
+        {
+            sequences.push(sequence);
+        }
+    }
+    sequences.sort_unstable();
+    Ok((sequences, spares))
+}
+
+/// Turns a segment into a spare file and returns its path.
+pub(super) fn discard(dir: &Path, sequence: u64) -> Result<PathBuf, WalError> {
+    let (from, spare) = (path(dir, sequence), dir.join(format!("spare-{sequence:016x}.wal")));
+    fs::rename(&from, &spare).map_err(WalError::io("rename", &from))?;
+    Ok(spare)
+}
+
+impl Segment {
+    /// Makes a segment, out of a spare file if there is one of the right length. It has its name only when it is whole.
+    pub(super) fn create(
+        dir: &Path,
+        sequence: u64,
+        first_number: u64,
+        prologue: &[u8],
+        len: u64,
+        spare: Option<PathBuf>,
+    ) -> Result<Self, WalError> {
+        let path = path(dir, sequence);
+        let draft = spare.unwrap_or_else(|| dir.join(format!("spare-{sequence:016x}.wal")));
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&draft);
+        let file = file.map_err(WalError::io("create", &draft))?;
+        let filled =
+            file.metadata().map(|metadata| metadata.len()).map_err(WalError::io("look at", &draft))?;
+        if filled != len {
+            file.set_len(0).map_err(WalError::io("empty", &draft))?;
+            // Room first, so that a full disk is found before the first zero. Not every filesystem can say.
+            match fallocate(&file, FallocateFlags::empty(), 0, len) {
+                Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(WalError::io("make room in", &draft)(error.into())),
+            }
+        }
+        // Zeros, so that no later write has to mark a block as used, and nothing of a spare's former use is left.
+        fill_with_zeros(&file, 0, len).map_err(WalError::io("write", &draft))?;
+        // Its only use is to differ from what a client could have put into the file.
+        let salt = fastrand::u64(..);
+        let mut segment = Self {
+            path,
+            file,
+            sequence,
+            first_number,
+            salt,
+            end: HEADER_LEN as u64,
+            len,
+            buffer: Vec::new(),
+        };
+        segment.file.write_all_at(&segment.header(), 0).map_err(WalError::io("write", &draft))?;
+        segment.write(PROLOGUE_NUMBER, prologue).map_err(WalError::io("write", &draft))?;
+        segment.file.sync_all().map_err(WalError::io("sync", &draft))?;
+        fs::rename(&draft, &segment.path).map_err(WalError::io("rename", &draft))?;
+        sync_dir(dir)?;
+        Ok(segment)
+    }
+
+    /// Opens a segment and reads what it holds. Only the last one may end in a torn frame.
+    pub(super) fn recover(dir: &Path, sequence: u64, is_last: bool) -> Result<(Self, Found), WalError> {
+        let path = path(dir, sequence);
+        let damaged = |offset| WalError::Damaged { path: path.clone(), offset };
+        let mut file =
+            OpenOptions::new().read(true).write(true).open(&path).map_err(WalError::io("open", &path))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(WalError::io("read", &path))?;
+        let Some((header, body)) = bytes.split_first_chunk::<HEADER_LEN>() else { return Err(damaged(0)) };
+        let (salt, first_number) = match Header::decode(header) {
+            Some(Header { format, .. }) if format != FORMAT => {
+                return Err(WalError::UnknownFormat { path: path.clone(), format, known: FORMAT });
+            }
+            Some(header) if header.sequence == sequence => (header.salt, header.first_number),
+            _ => return Err(damaged(0)),
+        };
+        let prologue =
+            frame::first(salt, PROLOGUE_NUMBER, body).ok_or_else(|| damaged(HEADER_LEN as u64))?.to_vec();
+        let start = HEADER_LEN as u64 + frame::encoded_len(prologue.len());
+        let frames = usize::try_from(start).ok().and_then(|start| bytes.get(start..)).unwrap_or_default();
+        let scan = frame::scan(salt, first_number, frames);
+        let end = start + scan.end as u64;
+        let torn_bytes = match scan.rest {
+            Rest::Empty => 0,
+            Rest::Torn(written) if is_last => (written - scan.end) as u64,
+            Rest::Torn(_) | Rest::Damaged => return Err(damaged(end)),
+        };
+        let len = bytes.len() as u64;
+        if torn_bytes > 0 {
+            fill_with_zeros(&file, end, end + torn_bytes).map_err(WalError::io("write", &path))?;
+            file.sync_all().map_err(WalError::io("sync", &path))?;
+        }
+        let payloads = scan.payloads.iter().map(|payload| payload.to_vec()).collect();
+        let found = Found { prologue, payloads, torn_bytes };
+        Ok((Self { path, file, sequence, first_number, salt, end, len, buffer: Vec::new() }, found))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The number of its first frame, or of the one that would be.
+    pub(super) fn first_number(&self) -> u64 {
+        self.first_number
+    }
+
+    pub(super) fn has_room_for(&self, frame_len: u64) -> bool {
+        self.end + frame_len <= self.len
+    }
+
+    /// Writes a frame and waits until it is on disk.
+    pub(super) fn append(&mut self, number: u64, payload: &[u8]) -> Result<(), WalError> {
+        self.write(number, payload).map_err(WalError::io("write", &self.path))?;
+        self.file.sync_data().map_err(WalError::io("sync", &self.path))
+    }
+
+    fn write(&mut self, number: u64, payload: &[u8]) -> std::io::Result<()> {
+        self.buffer.clear();
+        frame::encode(self.salt, number, payload, &mut self.buffer);
+        self.file.write_all_at(&self.buffer, self.end)?;
+        self.end += self.buffer.len() as u64;
+        Ok(())
+    }
+
+    fn header(&self) -> [u8; HEADER_LEN] {
+        let Self { salt, sequence, first_number, .. } = *self;
+        Header { format: FORMAT, salt, sequence, first_number }.encode()
+    }
+}
+
+/// What a segment says about itself.
+struct Header {
+    format: u32,
+    salt: u64,
+    sequence: u64,
+    first_number: u64,
+}
+
+impl Header {
+    fn encode(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[0..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&self.format.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.salt.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.first_number.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..40]);
+        bytes[40..44].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8; HEADER_LEN]) -> Option<Self> {
+        let number = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+        let short = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+        let whole = bytes.starts_with(&MAGIC) && short(40)? == crc32c::crc32c(&bytes[..40]);
+        let header =
+            Self { format: short(8)?, salt: number(16)?, sequence: number(24)?, first_number: number(32)? };
+        whole.then_some(header)
+    }
+}
+
+fn fill_with_zeros(file: &File, from: u64, to: u64) -> std::io::Result<()> {
+    let mut at = from;
+    while at < to {
+        let len = usize::try_from(to - at).unwrap_or(usize::MAX).min(ZEROS.len());
+        file.write_all_at(&ZEROS[..len], at)?;
+        at += len as u64;
+    }
+    Ok(())
+}
