@@ -35,6 +35,9 @@ pub enum StoreError {
     /// A lease of that number lives.
     #[error("etcdserver: lease already exists")]
     LeaseExists,
+    /// A lease is wanted for longer than any lives.
+    #[error("etcdserver: too large lease TTL")]
+    TtlTooLarge,
     /// A transaction has more operations than the limit.
     #[error("etcdserver: too many operations in txn request")]
     TooManyOps,

@@ -8,7 +8,8 @@
 //!
 //! Invariants:
 //! - The same requests in the same order make the same store on every member: no clock, no randomness, no I/O, and
-//!   iteration is ordered. Expiry of leases is a request like any other, made by the leader.
+//!   iteration is ordered. Expiry of leases is a request like any other, made by the leader, whose [`LeaseClock`] is
+//!   the one part that is not replicated. Time is an argument there.
 //! - A request that fails changes nothing.
 //! - Every revision from the compacted one to the current one has its changes in the history, without a gap.
 //! - A value is held once, however many versions, responses and watchers speak of it.
@@ -21,6 +22,7 @@ mod history;
 mod key_range;
 mod key_value;
 mod lease;
+mod lease_clock;
 mod range;
 mod store;
 mod txn;
@@ -32,6 +34,7 @@ pub use history::{Event, Revisions};
 pub use key_range::KeyRange;
 pub use key_value::KeyValue;
 pub use lease::{InvalidLeaseId, LeaseId};
+pub use lease_clock::{LeaseClock, granted_ttl_seconds};
 pub use range::{RangeRequest, RangeResponse, SortOrder, SortTarget};
 pub use store::{DeleteRequest, DeleteResponse, PutRequest, PutResponse, Store};
 pub use txn::{

@@ -37,7 +37,8 @@ pub struct CaptureSummary {
 
 impl Capture {
     pub(crate) fn start(namespace: &Namespace, interface: &str, path: PathBuf) -> Result<Self, LabError> {
-        let context = || format!("capture on {interface}");
+        let context =
+            || format!("capture on {interface} (`ip link` inside of the host lists its interfaces)");
         let socket = namespace
             .run(|| PacketSocket::open(interface, View::Passing))
             .context(context)?
