@@ -82,13 +82,17 @@ impl Wal {
     /// Opens the log in `dir`, or makes one whose first segment begins with `prologue`.
     ///
     /// # Errors
-    /// [`WalError::Damaged`] if something that was acknowledged cannot be read, [`WalError::Missing`] if a segment is
-    /// gone, [`WalError::Io`].
+    /// [`WalError::Damaged`] if something that was acknowledged cannot be read, [`WalError::Missing`] if a segment between
+    /// others is gone, [`WalError::InUse`], [`WalError::Io`]. That the newest segment is gone cannot be seen here.
     pub fn open(dir: &Path, options: WalOptions, prologue: &[u8]) -> Result<(Self, Recovery), WalError> {
-        fs::create_dir_all(dir).map_err(WalError::io("create", dir))?;
+        create_dirs(dir)?;
         let lock = lock(dir)?;
+        // A crash may have come between a rename and its sync. What is seen now has to stay so.
+        sync_dir(dir)?;
         let (sequences, mut spares) = segment::list(dir)?;
-        spares.truncate(options.spares);
+        for surplus in spares.drain(options.spares.min(spares.len())..) {
+            fs::remove_file(&surplus).map_err(WalError::io("remove", &surplus))?;
+        }
         let mut recovery = Recovery::default();
         let mut segments = VecDeque::new();
         let mut next_number = 1;
@@ -160,14 +164,20 @@ impl Wal {
             if next.first_number() > number {
                 break;
             }
+            // Oldest first and one by one, so that no crash leaves a gap; and a file is used again only when its old name
+            // is gone for good.
             if self.spares.len() < self.options.spares {
-                self.spares.push(segment::discard(&self.dir, oldest.sequence())?);
+                let spare = segment::discard(&self.dir, oldest.sequence())?;
+                self.sealed.pop_front();
+                sync_dir(&self.dir)?;
+                self.spares.push(spare);
             } else {
                 fs::remove_file(oldest.path()).map_err(WalError::io("remove", oldest.path()))?;
+                self.sealed.pop_front();
+                sync_dir(&self.dir)?;
             }
-            self.sealed.pop_front();
         }
-        sync_dir(&self.dir)
+        Ok(())
     }
 
     /// The number that the next frame will get.
@@ -187,6 +197,19 @@ fn lock(dir: &Path) -> Result<File, WalError> {
         Err(TryLockError::WouldBlock) => Err(WalError::InUse { path: dir.to_owned() }),
         Err(TryLockError::Error(error)) => Err(WalError::io("lock", &path)(error)),
     }
+}
+
+/// Makes a folder with those above it, all of them durable.
+fn create_dirs(dir: &Path) -> Result<(), WalError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        create_dirs(parent)?;
+    }
+    fs::create_dir(dir).map_err(WalError::io("create", dir))?;
+    sync_dir(parent.unwrap_or(Path::new(".")))
 }
 
 /// Makes the names of files in a folder as durable as their contents.

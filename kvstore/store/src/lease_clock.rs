@@ -35,11 +35,16 @@ struct Timer {
 
 impl LeaseClock {
     /// The clock of a member that begins to lead at `now`: each of `leases`, with its time to live in seconds, gets its
-    /// full time.
-    pub fn start(now: Instant, leases: impl IntoIterator<Item = (LeaseId, i64)>) -> Self {
+    /// full time and `extension`, the election timeout. Until that has passed the old leader may not know that it was
+    /// replaced, and renew leases.
+    pub fn start(
+        now: Instant,
+        extension: Duration,
+        leases: impl IntoIterator<Item = (LeaseId, i64)>,
+    ) -> Self {
         let mut clock = Self::default();
         for (id, ttl_seconds) in leases {
-            clock.grant(now, id, ttl_seconds);
+            clock.grant(now + extension, id, ttl_seconds);
         }
         clock
     }
@@ -117,7 +122,7 @@ mod tests {
     #[test]
     fn what_has_run_out_cannot_be_renewed_and_stays_until_it_is_revoked() {
         let start = Instant::now();
-        let mut clock = LeaseClock::start(start, [(lease(1), 5)]);
+        let mut clock = LeaseClock::start(start, Duration::ZERO, [(lease(1), 5)]);
         let later = start + Duration::from_secs(5);
         assert_eq!(clock.renew(later, lease(1)), None);
         assert_eq!(clock.remaining(later, lease(1)), Some(Duration::ZERO));
@@ -127,14 +132,17 @@ mod tests {
     }
 
     #[test]
-    fn a_new_leader_gives_every_lease_its_full_time() {
+    fn a_new_leader_gives_every_lease_its_full_time_and_the_election_timeout() {
         let start = Instant::now();
-        let old = LeaseClock::start(start, [(lease(1), 5), (lease(2), 60)]);
+        let leases = [(lease(1), 5), (lease(2), 60)];
+        let mut old = LeaseClock::start(start, Duration::ZERO, leases);
         let change = start + Duration::from_secs(4);
-        let new = LeaseClock::start(change, [(lease(1), 5), (lease(2), 60)]);
-        assert_eq!(old.expired(start + Duration::from_secs(5), 9), [lease(1)]);
-        assert_eq!(new.expired(start + Duration::from_secs(8), 9), []);
-        assert_eq!(new.next_deadline(), Some(change + Duration::from_secs(5)));
+        let new = LeaseClock::start(change, Duration::from_secs(1), leases);
+        // The old leader has not noticed yet.
+        let renewed = change + Duration::from_millis(900);
+        assert_eq!(old.renew(renewed, lease(1)), Some(5));
+        assert_eq!(new.expired(renewed + Duration::from_secs(5), 9), []);
+        assert_eq!(new.next_deadline(), Some(change + Duration::from_secs(6)));
     }
 
     #[test]

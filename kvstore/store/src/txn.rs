@@ -129,6 +129,8 @@ impl Store {
     /// [`StoreError`]; then nothing has changed.
     pub fn txn(&mut self, request: &TxnRequest, limits: TxnLimits) -> Result<TxnResponse, StoreError> {
         validate(request, limits.max_ops)?;
+        Changes::of(&request.success)?;
+        Changes::of(&request.failure)?;
         let branch = self.choose(request);
         self.check_branch(&branch)?;
         let mut write = Write::new(self);
@@ -219,7 +221,8 @@ impl Write<'_> {
     }
 }
 
-/// Checks the form of a transaction, both branches of it.
+/// Checks the form of a transaction, both branches of it. Which keys are changed twice is looked at afterwards, once for
+/// the whole tree.
 fn validate(request: &TxnRequest, max_ops: usize) -> Result<(), StoreError> {
     let longest = request.compare.len().max(request.success.len()).max(request.failure.len());
     let left = max_ops.checked_sub(longest).ok_or(StoreError::TooManyOps)?;
@@ -233,7 +236,6 @@ fn validate(request: &TxnRequest, max_ops: usize) -> Result<(), StoreError> {
                 Op::Txn(inner) => validate(inner, left)?,
             }
         }
-        Changes::of(ops)?;
     }
     Ok(())
 }
@@ -277,6 +279,7 @@ impl<'r> Changes<'r> {
     }
 
     fn deletes_any_of(&self, keys: &BTreeSet<&[u8]>) -> bool {
-        self.deletes.iter().any(|range| keys.iter().any(|key| range.contains(key)))
+        let hits = |bounds| keys.range::<[u8], _>(bounds).next().is_some();
+        self.deletes.iter().filter_map(|range| range.bounds()).any(hits)
     }
 }

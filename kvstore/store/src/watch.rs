@@ -34,6 +34,10 @@ pub struct Watcher {
 pub enum WatchStep {
     /// Changes, and there may be more.
     Events(WatchBatch),
+    /// Nothing of what was looked at is for this watcher, and there is more to look at.
+    Behind,
+    /// The watch begins in the future: it gets neither events nor progress before that.
+    Waiting,
     /// Nothing new. Everything up to and including this revision was given to the watcher.
     UpToDate(i64),
     /// The watcher is behind what was forgotten, and has to be ended with this revision.
@@ -50,7 +54,7 @@ pub struct WatchBatch {
 }
 
 impl Watcher {
-    /// Watches `range` from `start_revision` on; 0 or below is from the next change on.
+    /// Watches `range` from `start_revision` on; 0 is from the next change on. One below 0 is compacted, as in etcd.
     pub fn new(
         store: &Store,
         range: KeyRange,
@@ -58,7 +62,7 @@ impl Watcher {
         filter: WatchFilter,
         prev_kv: bool,
     ) -> Self {
-        let next_revision = if start_revision > 0 { start_revision } else { store.revision() + 1 };
+        let next_revision = if start_revision == 0 { store.revision() + 1 } else { start_revision };
         Self { range, filter, prev_kv, next_revision }
     }
 
@@ -66,6 +70,9 @@ impl Watcher {
     pub fn step(&mut self, store: &Store) -> WatchStep {
         if self.next_revision < store.compacted_revision() {
             return WatchStep::Compacted(store.compacted_revision());
+        }
+        if self.next_revision > store.revision() + 1 {
+            return WatchStep::Waiting;
         }
         let mut events = Vec::new();
         let unseen = store.history.since(self.next_revision).take(REVISIONS_PER_STEP);
@@ -76,12 +83,10 @@ impl Watcher {
                 events.push((event.clone(), self.previous(store, event)));
             }
         }
-        // One in the future waits for its start.
-        if self.next_revision <= store.revision() {
-            self.next_revision = self.next_revision.max(store.revisions().oldest) + seen;
-        }
-        if events.is_empty() && self.next_revision > store.revision() {
-            return WatchStep::UpToDate(store.revision());
+        self.next_revision = self.next_revision.max(store.revisions().oldest) + seen;
+        if events.is_empty() {
+            let up_to_date = self.next_revision > store.revision();
+            return if up_to_date { WatchStep::UpToDate(store.revision()) } else { WatchStep::Behind };
         }
         WatchStep::Events(WatchBatch { events, revision: self.next_revision - 1 })
     }

@@ -279,7 +279,9 @@ fn check_watch(
         if let Some(previous) = previous {
             assert_eq!(Some(&**previous), before.get(event.key()));
         }
-        given.entry(event.revision()).or_default().insert(event.key().clone(), kv);
+        let repeated = given.entry(event.revision()).or_default().insert(event.key().clone(), kv);
+        // A transaction may delete a key twice, but only what is there.
+        assert!(repeated.is_none(), "{event:?}");
     }
     for revision in from..=to {
         let mut changes = model.changes(revision);
@@ -319,6 +321,7 @@ proptest! {
                         to = revision;
                         break;
                     }
+                    WatchStep::Behind | WatchStep::Waiting => prop_assert!(false, "no step is that long here"),
                     WatchStep::Compacted(revision) => {
                         // It relists and goes on from there, as a client does.
                         prop_assert!(to + 1 < revision);

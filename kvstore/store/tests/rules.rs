@@ -291,11 +291,34 @@ fn a_watch_of_the_future_says_nothing_before_it() {
         store.put(&put(key, "")).unwrap();
         let got = match watcher.step(&store) {
             WatchStep::Events(batch) => Some(batch.events[0].0.revision()),
-            WatchStep::UpToDate(_) => None,
-            WatchStep::Compacted(revision) => panic!("compacted at {revision}"),
+            WatchStep::Waiting => None,
+            // Up to date at the revision before its start: that is progress it may be told.
+            WatchStep::UpToDate(revision) => {
+                assert_eq!(revision, 3);
+                None
+            }
+            step => panic!("{step:?}"),
         };
         assert_eq!(got, expected, "{key}");
     }
+}
+
+#[test]
+fn a_watch_from_below_zero_is_compacted() {
+    let store = store_with(&[("a", "x")]);
+    let mut watcher = Watcher::new(&store, everything(), -1, WatchFilter::default(), false);
+    assert_eq!(watcher.step(&store), WatchStep::Compacted(0));
+}
+
+#[test]
+fn the_previous_version_is_told_while_it_is_known() {
+    let mut store = store_with(&[("a", "x"), ("a", "y")]);
+    store.delete(&delete("a")).unwrap();
+    let mut watcher = Watcher::new(&store, everything(), 2, WatchFilter::default(), true);
+    let WatchStep::Events(batch) = watcher.step(&store) else { panic!("no events") };
+    let previous: Vec<Option<&Bytes>> =
+        batch.events.iter().map(|(_, previous)| previous.as_ref().map(|kv| &kv.value)).collect();
+    assert_eq!(previous, [None, Some(&bytes("x")), Some(&bytes("y"))]);
 }
 
 #[test]

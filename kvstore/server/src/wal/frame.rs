@@ -110,9 +110,15 @@ pub(super) fn scan(salt: u64, first: u64, bytes: &[u8]) -> Scan<'_> {
 /// Whether a whole frame numbered `expected` or later begins in the first `written` of `bytes`. Behind these are zeros,
 /// in which a frame may end.
 fn has_frame(salt: u64, expected: u64, bytes: &[u8], written: usize) -> bool {
-    let places = (0..written).step_by(ALIGNMENT);
-    // Most places have no plausible length; only the others cost a checksum.
-    places.filter_map(|place| decode(salt, &bytes[place..])).any(|frame| frame.number >= expected)
+    let most = (bytes.len() / HEADER_LEN) as u64;
+    let plausible = |place: &usize| {
+        let number =
+            bytes.get(place + 8..).and_then(|bytes| bytes.first_chunk()).copied().map(u64::from_le_bytes);
+        number.is_some_and(|number| number >= expected && number - expected <= most)
+    };
+    // Only a place that holds a possible number costs a checksum.
+    let mut places = (0..written).step_by(ALIGNMENT).filter(plausible);
+    places.any(|place| decode(salt, &bytes[place..]).is_some())
 }
 
 #[cfg(test)]

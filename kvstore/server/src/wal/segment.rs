@@ -156,6 +156,14 @@ impl Segment {
         let len = bytes.len() as u64;
         if torn_bytes > 0 {
             fill_with_zeros(&file, end, end + torn_bytes).map_err(WalError::io("write", &path))?;
+        }
+        if is_last {
+            // The process may have died between the write of the last frame and its sync, or after a sync that failed:
+            // then the frame can be read, and is on no disk. What is recovered has to be durable, so it is written again.
+            let last = scan.payloads.last().map_or(0, |payload| frame::encoded_len(payload.len()));
+            let written = usize::try_from(end - last).ok().zip(usize::try_from(end).ok());
+            let frame = written.and_then(|(from, to)| bytes.get(from..to)).unwrap_or_default();
+            file.write_all_at(frame, end - last).map_err(WalError::io("write", &path))?;
             file.sync_all().map_err(WalError::io("sync", &path))?;
         }
         let payloads = scan.payloads.iter().map(|payload| payload.to_vec()).collect();
