@@ -9,8 +9,8 @@
 //!
 //! Invariants:
 //! - One frame is one append: it is written at once and synced before the next is written. So a frame that is not
-//!   whole is the last one, torn by a crash, and was never acknowledged; it is cut off. A broken frame with a whole
-//!   one behind it is damage, and the log refuses to open.
+//!   whole is the last one, torn by a crash, and was never acknowledged; it is cut off. A broken frame with a whole one
+//!   behind it, or without a sector that the crash kept from the disk, is damage, and the log refuses to open.
 //! - A segment begins with a prologue from its user: what older segments said that must not be lost with them.
 //! - A segment has its full length and holds zeros before it is used, so that a sync writes data and no metadata:
 //!   that halves the latency of a lone append.

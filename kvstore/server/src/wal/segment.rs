@@ -146,7 +146,7 @@ impl Segment {
             frame::first(salt, PROLOGUE_NUMBER, body).ok_or_else(|| damaged(HEADER_LEN as u64))?.to_vec();
         let start = HEADER_LEN as u64 + frame::encoded_len(prologue.len());
         let frames = usize::try_from(start).ok().and_then(|start| bytes.get(start..)).unwrap_or_default();
-        let scan = frame::scan(salt, first_number, frames);
+        let scan = frame::scan(salt, first_number, bytes.len() - frames.len(), frames);
         let end = start + scan.end as u64;
         let torn_bytes = match scan.rest {
             Rest::Empty => 0,
