@@ -6,11 +6,10 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use landbridge_lab::LabName;
 use landbridge_lab::requirement::{Requirement, met};
+use landbridge_lab::{LabName, traces};
 
 const CLUSTERCTL: &str = env!("CARGO_BIN_EXE_clusterctl");
 /// The user `nobody` of every distribution.
@@ -30,22 +29,7 @@ fn up_after(changes: &str, lab: &LabName) -> Output {
 }
 
 fn assert_nothing_left(lab: &LabName) {
-    let mut left = Vec::new();
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    left.extend(mounts.lines().filter(|line| line.contains(lab.as_str())).map(str::to_owned));
-    let cgroups = mounts
-        .lines()
-        .filter(|line| line.contains(" - cgroup2 "))
-        .map(|line| line.split(' ').nth(4).unwrap());
-    let mut folders: Vec<PathBuf> = cgroups.map(|root| Path::new(root).join("landbridge-lab")).collect();
-    folders.extend(["/run/netns", "/run/landbridge/lab", "/var/lib/landbridge/lab"].map(PathBuf::from));
-    for folder in folders {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        left.extend(
-            entries.map(|path| path.display().to_string()).filter(|path| path.contains(lab.as_str())),
-        );
-    }
-    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(traces(lab), [""; 0]);
 }
 
 #[test]

@@ -5,42 +5,17 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use landbridge_bpf_loader::TrafficCounter;
 use landbridge_lab::requirement::{Requirement, met};
-use landbridge_lab::{Direction, Lab, LabName, LabSpec};
+use landbridge_lab::{Direction, Lab, LabName, LabSpec, traces};
 
 /// Names the lab that a second run of this very test is to start and then to wait in.
 const VICTIM: &str = "LANDBRIDGE_TEST_VICTIM_LAB";
 const READY: &str = "the lab stands";
-
-/// Everything of a lab that a crash can leave.
-fn leftovers(name: &LabName) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut look = |folder: &Path, prefix: &str| {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
-        found.extend(ours.map(|entry| entry.path().display().to_string()));
-    };
-    look(Path::new("/run/netns"), &format!("lb.{name}."));
-    look(Path::new("/run/landbridge/lab"), name.as_str());
-    look(Path::new("/var/lib/landbridge/lab"), name.as_str());
-    for mount in cgroup_mounts() {
-        look(&mount.join("landbridge-lab"), name.as_str());
-    }
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    found.extend(mounts.lines().filter(|line| line.contains(name.as_str())).map(str::to_owned));
-    found
-}
-
-fn cgroup_mounts() -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let cgroup2 = mounts.lines().filter(|line| line.contains(" - cgroup2 "));
-    cgroup2.map(|line| line.split(' ').nth(4).unwrap().into()).collect()
-}
 
 /// The processes whose network namespace is one of `namespaces`, by device and inode.
 fn processes_inside(namespaces: &[(u64, u64)]) -> Vec<String> {
@@ -92,7 +67,7 @@ fn a_killed_process_leaves_a_lab_that_clean_removes() {
     victim.kill().unwrap();
     victim.wait().unwrap();
 
-    let left = leftovers(&name);
+    let left = traces(&name);
     let namespaces: Vec<(u64, u64)> = left
         .iter()
         .filter(|path| path.starts_with("/run/netns/"))
@@ -106,10 +81,10 @@ fn a_killed_process_leaves_a_lab_that_clean_removes() {
     // Another test's clean may come first, and not be done yet; either way nothing is left.
     landbridge_lab::remove_stale().unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < deadline && !leftovers(&name).is_empty() {
+    while Instant::now() < deadline && !traces(&name).is_empty() {
         std::thread::yield_now();
     }
-    assert_eq!(leftovers(&name), [""; 0]);
+    assert_eq!(traces(&name), [""; 0]);
     assert_eq!(processes_inside(&namespaces), [""; 0]);
 }
 
@@ -132,6 +107,6 @@ fn a_terminated_process_removes_its_lab_itself() {
             Some(number),
             "it ends by the signal, as its parent expects"
         );
-        assert_eq!(leftovers(&name), [""; 0]);
+        assert_eq!(traces(&name), [""; 0]);
     }
 }

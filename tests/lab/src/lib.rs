@@ -45,6 +45,7 @@ pub mod requirement;
 mod signal;
 mod spec;
 mod topology;
+mod traces;
 mod wiring;
 
 pub use address::{ClusterAddresses, NodeAddresses, Prefix};
@@ -64,3 +65,4 @@ pub use removal::{remove, remove_stale};
 pub use signal::{is_ending, wait_for_end};
 pub use spec::{ClusterSpec, LabSpec, Lifetime, PodWiring};
 pub use topology::Role;
+pub use traces::traces;

@@ -8,33 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use landbridge_lab::requirement::{Requirement, met};
-use landbridge_lab::{Direction, Host, Impairment, Lab, LabError, LabName, LabSpec, PodWiring, Role};
+use landbridge_lab::{Direction, Host, Impairment, Lab, LabError, LabName, LabSpec, PodWiring, Role, traces};
 
 use support::{addresses, reaches, two_clusters};
-
-/// Everything of a lab that others on the machine can see.
-fn traces(name: &LabName) -> Vec<String> {
-    let mut traces = Vec::new();
-    let namespaces = fs::read_dir("/run/netns").into_iter().flatten().flatten();
-    let ours = namespaces.filter(|e| e.file_name().to_string_lossy().starts_with(&format!("lb.{name}.")));
-    traces.extend(ours.map(|entry| entry.path().display().to_string()));
-    for line in fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {
-        if line.contains(name.as_str()) {
-            traces.push(line.to_owned());
-        }
-        let cgroup2 = line.split_once(" - cgroup2 ").and_then(|(before, _)| before.split(' ').nth(4));
-        if let Some(folder) = cgroup2.map(|root| Path::new(root).join("landbridge-lab").join(name.as_str()))
-            && folder.exists()
-        {
-            traces.push(folder.display().to_string());
-        }
-    }
-    for folder in ["/run/landbridge/lab", "/var/lib/landbridge/lab"] {
-        let folder = Path::new(folder).join(name.as_str());
-        traces.extend(folder.exists().then(|| folder.display().to_string()));
-    }
-    traces
-}
 
 #[test]
 fn a_dropped_lab_leaves_nothing() {
