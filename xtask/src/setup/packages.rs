@@ -9,8 +9,8 @@ pub(crate) const RUST_LLVM_MAJOR: u32 = 22;
 /// What LLVM's own libraries link with.
 pub(crate) const LLVM_LIBRARIES: [&str; 2] = ["libzstd-dev", "zlib1g-dev"];
 
-/// A C linker, for everything.
-pub(crate) const BUILD: [&str; 2] = ["gcc", "libc6-dev"];
+/// A C linker for everything, and what `etcd-client` compiles its protocol buffers with.
+pub(crate) const BUILD: [&str; 4] = ["gcc", "libc6-dev", "protobuf-compiler", "libprotobuf-dev"];
 
 /// What tests start.
 pub(crate) const TEST: [&str; 5] = ["iproute2", "iputils-ping", "procps", "tcpdump", "etcd-client"];
@@ -37,7 +37,7 @@ pub(crate) fn all() -> Vec<String> {
 }
 
 /// The commands that stand for [`BUILD`], [`TEST`] and [`PEERS`] where there is no apt.
-pub(crate) const COMMANDS: [&str; 6] = ["cc", "ip", "ping", "pgrep", "tcpdump", "etcdctl"];
+pub(crate) const COMMANDS: [&str; 7] = ["cc", "protoc", "ip", "ping", "pgrep", "tcpdump", "etcdctl"];
 
 /// As [`COMMANDS`], for `--peers`.
 pub(crate) const PEER_COMMANDS: [&str; 3] = ["iptables", "nft", "etcd"];
