@@ -17,6 +17,7 @@
 //!   panic. Addresses come out in one form (IPv4 mapped into IPv6 as IPv4), so that two spellings are never
 //!   two addresses.
 //! - A rule cites where it comes from. Where reading is stricter than Cilium's, the item says so.
+//! - Records of our own, which Cilium does not know, are in `own`.
 
 mod cluster;
 mod cluster_config;
@@ -29,6 +30,7 @@ mod labels;
 mod landbridge_key;
 mod name;
 mod node;
+mod own;
 mod prefix;
 mod rejection;
 mod service;
@@ -47,6 +49,12 @@ pub use labels::{CLUSTER_LABEL, InvalidLabel, Label, Labels, LabelsError};
 pub use landbridge_key::{Area, LandbridgeKey, PUBLISHER_LOCK, health_prefix};
 pub use name::{InvalidName, NamespacedName, ObjectName};
 pub use node::{AddressType, Node, NodeAddress};
+pub use own::{
+    Affinity, DropCount, Entity, LabelExpression, LabelKey, LabelOperator, LocalBackend, LocalBackendPort,
+    LocalPod, LocalPort, LocalService, NodeReport, OwnRecord, PathReport, Peer, Policy, PolicyPeer,
+    PolicyPort, PolicyRule, Reader, Selector, SharedFacts, pod_range_key, pod_range_prefix,
+    service_address_key, service_address_prefix,
+};
 pub use prefix::{Family, InvalidPrefix, IpOrPrefix, IpPrefix, Ipv4Prefix, Ipv6Prefix, Prefix};
 pub use rejection::{RecordError, Rejection};
 pub use service::{Backend, ClusterService, Ports, Protocol, ServicePort, Zone};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +77,14 @@ impl Protocol {
     pub(crate) fn from_wire(field: &'static str, text: &str) -> Result<Self, Rejection> {
         let known = Self::ALL.into_iter().find(|protocol| protocol.as_str() == text);
         known.ok_or_else(|| Rejection::InvalidProtocol { field, value: Excerpt::new(text) })
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = Rejection;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::from_wire("protocol", text)
     }
 }
 
