@@ -1,3 +1,16 @@
-//! The store's server. So far: the log that makes writes durable.
+//! The store's server: replicated commands, durable in a log and in snapshots, behind etcd's API.
 
+mod accept;
+pub mod access;
+mod connection;
+pub mod engine;
+pub mod grpc;
+mod leader;
+mod server;
+mod tls;
 pub mod wal;
+
+pub use access::{AccessRules, Grant};
+pub use grpc::ServiceSettings;
+pub use server::{Server, ServerOptions, StartError};
+pub use tls::{TlsError, TlsFiles};

@@ -58,7 +58,12 @@ pub(crate) struct History {
 impl History {
     /// The history of an empty store, whose first write will be revision 2.
     pub(crate) fn new() -> Self {
-        Self { oldest: 2, changes: VecDeque::new() }
+        Self::from(2)
+    }
+
+    /// A history that begins with the revision `oldest`, which is not there yet.
+    pub(crate) fn from(oldest: i64) -> Self {
+        Self { oldest, changes: VecDeque::new() }
     }
 
     pub(crate) fn push(&mut self, events: Vec<Event>) {

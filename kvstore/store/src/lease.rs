@@ -59,7 +59,7 @@ impl Leases {
         self.0.contains_key(&id)
     }
 
-    pub(crate) fn ids(&self) -> impl Iterator<Item = LeaseId> {
+    pub(crate) fn ids(&self) -> impl DoubleEndedIterator<Item = LeaseId> {
         self.0.keys().copied()
     }
 

@@ -18,6 +18,7 @@
 
 mod compact;
 mod error;
+mod export;
 mod history;
 mod key_range;
 mod key_value;
@@ -30,6 +31,7 @@ mod versions;
 mod watch;
 
 pub use error::{RangeError, StoreError};
+pub use export::{BuildError, StoreBuilder, StorePart};
 pub use history::{Event, Revisions};
 pub use key_range::KeyRange;
 pub use key_value::KeyValue;

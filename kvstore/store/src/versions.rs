@@ -47,6 +47,17 @@ impl Versions {
         self.0[..later].last().and_then(Version::put)
     }
 
+    /// What happened to the key at exactly this revision.
+    pub(crate) fn of(&self, revision: i64) -> Option<&Version> {
+        let at = self.0.binary_search_by_key(&revision, Version::revision).ok()?;
+        self.0.get(at)
+    }
+
+    /// All of them, from the oldest.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Version> {
+        self.0.iter()
+    }
+
     /// Forgets what no read at `revision` or later can see. A tombstone of exactly that revision stays, for those who
     /// watch from it. Returns whether nothing is left.
     pub(crate) fn compact(&mut self, revision: i64) -> bool {

@@ -1,0 +1,99 @@
+//! Takes connections, shakes hands, hands them on.
+//!
+//! ```text
+//! listener ─► accept loop ─► handshakes, each in a task, so many at a time ─► queue ─► gRPC
+//! ```
+//!
+//! Invariants:
+//! - A client that is slow in its handshake holds up no one: it has a place among many and a deadline. When all places are
+//!   taken, others wait in the kernel.
+//! - Every handshake ends with the loop.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::connection::{Connection, prepare};
+use crate::tls::TlsSource;
+
+/// Handshakes under way at a time.
+const HANDSHAKES: usize = 256;
+/// How long one may take.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// Connections that have shaken hands and wait to be served. When full, handshakes wait.
+pub(crate) const READY_CONNECTIONS: usize = 16;
+/// How long to wait after the kernel had no connection to give: out of file descriptors, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes connections until `stop`. Those taken end when `cut` is cancelled.
+pub(crate) async fn accept_loop(
+    listener: TcpListener,
+    tls: Option<TlsSource>,
+    ready: mpsc::Sender<io::Result<Connection>>,
+    stop: CancellationToken,
+    cut: CancellationToken,
+) {
+    let tls = tls.map(Arc::new);
+    let places = Arc::new(Semaphore::new(HANDSHAKES));
+    let mut handshakes = JoinSet::new();
+    loop {
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
+            (listener.accept().await, place)
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = handshakes.join_next() => {}
+            (accepted, place) = accept => match accepted {
+                Ok((tcp, address)) => {
+                    let (tls, ready, cut) = (tls.clone(), ready.clone(), cut.clone());
+                    handshakes.spawn(async move {
+                        let shaken = timeout(HANDSHAKE_DEADLINE, handshake(tcp, tls, cut));
+                        match shaken.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                            // The receiver is gone when the server stops.
+                            Ok(connection) => drop(ready.send(Ok(connection)).await),
+                            Err(error) => debug!(%address, %error, "connection refused"),
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "no connection can be taken");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    handshakes.shutdown().await;
+}
+
+async fn handshake(
+    tcp: TcpStream,
+    tls: Option<Arc<TlsSource>>,
+    cut: CancellationToken,
+) -> io::Result<Connection> {
+    prepare(&tcp)?;
+    let Some(tls) = tls else { return Ok(Connection::plain(tcp, cut)) };
+    let config = tokio::task::spawn_blocking(move || tls.config()).await.map_err(io::Error::other)?;
+    let config = config.map_err(|error| {
+        let chain = with_causes(&error);
+        warn!(error = chain, "the files of TLS cannot be used, so that no one gets in");
+        io::Error::other(error)
+    })?;
+    Ok(Connection::tls(TlsAcceptor::from(config).accept(tcp).await?, cut))
+}
+
+/// An error with its causes.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

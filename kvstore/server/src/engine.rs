@@ -1,0 +1,233 @@
+//! The replicated store of this member: commands in, agreed on, durable and applied.
+//!
+//! ```text
+//! propose ─► openraft ─► log: memory, and a frame on disk for all that wait ─► committed ─► applied ─► answer
+//!                │                                                                             │
+//!                ├─► other members (to come)                                       store ◄─────┤
+//!                └─► leases that run out ─► LeaseRevoke                            snapshots ◄─┘
+//! <data_dir>/wal   the log (crate::wal)
+//!           /snap  the last snapshot
+//! ```
+//!
+//! Invariants:
+//! - A command is answered when it is on the disks of a quorum and applied here. A crash loses none that was answered.
+//! - What is on disk is in messages of our own, so that openraft can be replaced or upgraded. None of its types is part
+//!   of what this module shows.
+//! - A start begins a new term: a member leads, and answers reads, only when all that was committed before is applied.
+//!
+//! A cluster has one member for now. Everything but the way to others ([`network`]) is made for more: the member's
+//! address is in the membership, votes and terms are on disk, and a command proposed elsewhere than at the leader is
+//! refused with the leader's number.
+
+mod codec;
+mod command;
+#[cfg(test)]
+mod conformance;
+mod error;
+mod identity;
+mod leases;
+mod log;
+mod network;
+mod open;
+mod options;
+mod snapshot;
+mod state_machine;
+mod types;
+
+pub use codec::DecodeError;
+pub use command::{Applied, Command, Outcome};
+pub use error::{OpenError, ProposeError, ReadError, ShutdownError};
+pub use options::{EngineOptions, EngineStatus};
+pub use snapshot::{Damage, SnapshotError};
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use landbridge_kvstore_store::{LeaseId, Store};
+use openraft::ReadPolicy;
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use identity::Identity;
+use log::Failure;
+use state_machine::{Shared, Snapshots};
+use types::{Proposal, Raft};
+
+/// A handle of the replicated store; clones are of the same one.
+///
+/// [`Engine::shutdown`] ends it in order. Without that, it ends by itself some time after the last handle is dropped.
+#[derive(Clone, Debug)]
+pub struct Engine(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    raft: Raft,
+    shared: Arc<Shared>,
+    snapshots: Snapshots,
+    identity: Identity,
+    options: EngineOptions,
+    failure: Failure,
+    needed_log_bytes: Arc<AtomicU64>,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+    tasks: Mutex<Vec<(&'static str, JoinHandle<()>)>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Engine {
+    /// Recovers what is in the data folder, or makes a cluster of this one member out of an empty one. Returns when
+    /// this member leads and has applied all that was committed before.
+    ///
+    /// Needs a Tokio runtime with time.
+    ///
+    /// # Errors
+    /// [`OpenError`]; then nothing runs.
+    pub async fn open(options: EngineOptions) -> Result<Self, OpenError> {
+        open::open(options).await
+    }
+
+    /// Replicates a command, makes it durable and applies it. What the store makes of it, a refusal included, is in the
+    /// answer. A call that is dropped may be carried out all the same.
+    ///
+    /// # Errors
+    /// [`ProposeError`]; [`ProposeError::may_be_carried_out`] tells what is known then.
+    ///
+    /// # Panics
+    /// Never: an entry that holds a command is applied as one.
+    pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
+        let proposal = Proposal(Arc::new(command));
+        let written = self.0.raft.client_write(proposal).await;
+        let response = written.map_err(|error| ProposeError::new(error, self.0.identity, &self.0.failure))?;
+        Ok(response.data.expect("the entry of a command is applied as one"))
+    }
+
+    /// Waits until this member has applied all that was committed when this was called. What is read then is not older
+    /// than any answer that anyone had before.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read_barrier(&self) -> Result<(), ReadError> {
+        let confirmed = self.0.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
+        confirmed.map(drop).map_err(|error| ReadError::new(error, self.0.identity, &self.0.failure))
+    }
+
+    /// Looks at the applied state, which stays as it is meanwhile: `look` has to be short.
+    pub fn read<R>(&self, look: impl FnOnce(&Store) -> R) -> R {
+        look(&self.0.shared.state().store)
+    }
+
+    /// The current revision, as it changes. What it says can be read.
+    pub fn revisions(&self) -> watch::Receiver<i64> {
+        self.0.shared.revisions.subscribe()
+    }
+
+    /// How this member is. Looks at the files on disk.
+    pub fn status(&self) -> EngineStatus {
+        let Inner { identity, options, shared, snapshots, .. } = &*self.0;
+        let snapshot_bytes = snapshots.bytes();
+        let disk_bytes = snapshot_bytes + open::folder_bytes(&open::wal_dir(&options.data_dir));
+        let applied_index = *shared.applied.borrow();
+        // openraft waits while this is looked at.
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        EngineStatus {
+            cluster_id: identity.cluster_id,
+            member_id: identity.member_id,
+            name: options.name.clone(),
+            peer_url: options.peer_url.clone(),
+            leader: metrics.current_leader,
+            is_leader: metrics.state.is_leader(),
+            term: metrics.current_term,
+            committed_index: metrics
+                .local_committed
+                .map_or(0, |committed| committed.index)
+                .max(applied_index),
+            applied_index,
+            disk_bytes,
+            used_bytes: snapshot_bytes + self.0.needed_log_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Lets a lease live on, and returns its time to live in seconds. Nothing if there is no such lease, or no longer;
+    /// if it has run out, that is told when its keys are gone.
+    ///
+    /// # Errors
+    /// [`ReadError`]; a lease may live or not then.
+    pub async fn renew_lease(&self, id: LeaseId) -> Result<Option<i64>, ReadError> {
+        let shared = &self.0.shared;
+        let mut applied = shared.applied.subscribe();
+        loop {
+            applied.borrow_and_update();
+            match shared.with_clock(|clock, now| clock.renew(now, id)) {
+                Some(Some(ttl_seconds)) => return Ok(Some(i64::try_from(ttl_seconds).unwrap_or(i64::MAX))),
+                // It has run out, and its end is under way; or there is none, as far as this member knows.
+                Some(None) => {
+                    self.read_barrier().await?;
+                    if !shared.has_lease(id) {
+                        return Ok(None);
+                    }
+                }
+                // If it leads, it is about to start its clock.
+                None => self.read_barrier().await?,
+            }
+            tokio::select! {
+                () = self.0.stop.cancelled() => return Err(ReadError::Stopped),
+                // The sender lives as long as this handle.
+                _ = applied.changed() => {}
+            }
+        }
+    }
+
+    /// How long a lease has left: zero if it has run out and is not ended yet, nothing if there is none or if another
+    /// member leads.
+    pub fn lease_remaining(&self, id: LeaseId) -> Option<Duration> {
+        self.0.shared.with_clock(|clock, now| clock.remaining(now, id)).flatten()
+    }
+
+    /// Waits until the store has ended, and returns why if that was a failure: then it takes no more, and what it shows is
+    /// no longer kept up to date.
+    pub async fn ended(&self) -> Option<String> {
+        let mut metrics = self.0.raft.metrics();
+        loop {
+            let running = metrics.borrow_watched().running_state.clone();
+            if let Err(fatal) = running {
+                return error::failed(&fatal, &self.0.failure);
+            }
+            if metrics.changed().await.is_err() {
+                return self.0.failure.get().cloned();
+            }
+        }
+    }
+
+    /// Ends everything: what is under way is refused, what is written is on disk, and the data folder is free. Other
+    /// handles answer that the store is stopped.
+    ///
+    /// # Errors
+    /// [`ShutdownError`].
+    ///
+    /// # Panics
+    /// Never: nothing that holds the list of tasks panics.
+    pub async fn shutdown(self) -> Result<(), ShutdownError> {
+        self.0.stop.cancel();
+        self.0.tracker.close();
+        let tasks = std::mem::take(&mut *self.0.tasks.lock().expect("nothing that holds it panics"));
+        let mut outcome = Ok(());
+        for (task, handle) in tasks {
+            if let Err(error) = handle.await {
+                outcome = outcome.and(Err(ShutdownError::Panicked { task, reason: error.to_string() }));
+            }
+        }
+        // Those that another handle waits for.
+        self.0.tracker.wait().await;
+        outcome
+    }
+}

@@ -1,0 +1,123 @@
+//! Blocks of a snapshot.
+
+use std::sync::Arc;
+
+use landbridge_kvstore_store::{Event, KeyValue, LeaseId, StorePart};
+use prost::Message;
+
+use super::command::lease_id;
+use super::log::{log_id_from_proto, log_id_to_proto, membership_from_proto, membership_to_proto};
+use super::proto::{self, snapshot_block, snapshot_part};
+use super::{DecodeError, required};
+use crate::engine::types::{LogId, Membership, StoredMembership};
+
+/// What a snapshot says before the store itself.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::engine) struct Head {
+    pub(in crate::engine) cluster_id: u64,
+    /// The last entry that is in it; none if nothing was applied.
+    pub(in crate::engine) last_applied: Option<LogId>,
+    pub(in crate::engine) membership: StoredMembership,
+}
+
+/// A block of a snapshot.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::engine) enum Block {
+    Head(Head),
+    Parts(Vec<StorePart>),
+    /// How many blocks came before.
+    End(u64),
+}
+
+pub(in crate::engine) fn encode_head(head: &Head) -> Vec<u8> {
+    encode(snapshot_block::Block::Head(proto::SnapshotHead {
+        cluster_id: head.cluster_id,
+        last_applied: head.last_applied.as_ref().map(log_id_to_proto),
+        membership_log_id: head.membership.log_id().as_ref().map(log_id_to_proto),
+        membership: Some(membership_to_proto(head.membership.membership())),
+    }))
+}
+
+pub(in crate::engine) fn encode_parts(parts: Vec<proto::SnapshotPart>) -> Vec<u8> {
+    encode(snapshot_block::Block::Parts(proto::SnapshotParts { parts }))
+}
+
+pub(in crate::engine) fn encode_end(blocks: u64) -> Vec<u8> {
+    encode(snapshot_block::Block::End(proto::SnapshotEnd { blocks }))
+}
+
+fn encode(block: snapshot_block::Block) -> Vec<u8> {
+    proto::SnapshotBlock { block: Some(block) }.encode_to_vec()
+}
+
+pub(in crate::engine) fn decode_block(bytes: &[u8]) -> Result<Block, DecodeError> {
+    let block = proto::SnapshotBlock::decode(bytes)?.block;
+    Ok(match required(block, "the kind of a block")? {
+        snapshot_block::Block::Head(head) => {
+            let membership: Membership =
+                membership_from_proto(required(head.membership, "the membership of a snapshot")?)?;
+            Block::Head(Head {
+                cluster_id: head.cluster_id,
+                last_applied: head.last_applied.map(log_id_from_proto),
+                membership: StoredMembership::new(head.membership_log_id.map(log_id_from_proto), membership),
+            })
+        }
+        snapshot_block::Block::Parts(parts) => {
+            Block::Parts(parts.parts.into_iter().map(part_from_proto).collect::<Result<_, _>>()?)
+        }
+        snapshot_block::Block::End(end) => Block::End(end.blocks),
+    })
+}
+
+pub(in crate::engine) fn part_to_proto(part: StorePart) -> proto::SnapshotPart {
+    let part = match part {
+        StorePart::Beginning { compacted, oldest } => snapshot_part::Part::Beginning(proto::Beginning {
+            compacted_revision: compacted,
+            oldest_revision: oldest,
+        }),
+        StorePart::Lease { id, ttl_seconds } => {
+            snapshot_part::Part::Lease(proto::Lease { id: id.get(), ttl_seconds })
+        }
+        StorePart::Version(Event::Put(kv)) => snapshot_part::Part::Put(proto::KeyValue {
+            key: kv.key.clone(),
+            value: kv.value.clone(),
+            create_revision: kv.create_revision,
+            mod_revision: kv.mod_revision,
+            version: kv.version,
+            lease: kv.lease.map_or(0, LeaseId::get),
+        }),
+        StorePart::Version(Event::Delete { key, revision }) => {
+            snapshot_part::Part::Tombstone(proto::Tombstone { key, revision })
+        }
+        StorePart::Changes { revision, keys } => {
+            snapshot_part::Part::Changes(proto::Changes { revision, keys })
+        }
+    };
+    proto::SnapshotPart { part: Some(part) }
+}
+
+fn part_from_proto(part: proto::SnapshotPart) -> Result<StorePart, DecodeError> {
+    Ok(match required(part.part, "the kind of a part")? {
+        snapshot_part::Part::Beginning(beginning) => StorePart::Beginning {
+            compacted: beginning.compacted_revision,
+            oldest: beginning.oldest_revision,
+        },
+        snapshot_part::Part::Lease(lease) => {
+            StorePart::Lease { id: lease_id(lease.id)?, ttl_seconds: lease.ttl_seconds }
+        }
+        snapshot_part::Part::Put(kv) => StorePart::Version(Event::Put(Arc::new(KeyValue {
+            key: kv.key,
+            value: kv.value,
+            create_revision: kv.create_revision,
+            mod_revision: kv.mod_revision,
+            version: kv.version,
+            lease: LeaseId::new(kv.lease).ok(),
+        }))),
+        snapshot_part::Part::Tombstone(tombstone) => {
+            StorePart::Version(Event::Delete { key: tombstone.key, revision: tombstone.revision })
+        }
+        snapshot_part::Part::Changes(changes) => {
+            StorePart::Changes { revision: changes.revision, keys: changes.keys }
+        }
+    })
+}

@@ -1,0 +1,79 @@
+//! What can be asked of the replicated store, and what comes of it.
+
+use landbridge_kvstore_store::{
+    DeleteRequest, DeleteResponse, LeaseId, PutRequest, PutResponse, Store, StoreError, TxnLimits,
+    TxnRequest, TxnResponse,
+};
+
+/// A change of the store. It is carried out in the same order on every member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Puts a key.
+    Put(PutRequest),
+    /// Deletes keys.
+    DeleteRange(DeleteRequest),
+    /// Compares, and does one thing or another.
+    Txn(TxnRequest),
+    /// Forgets the history before a revision.
+    Compact {
+        /// The oldest revision that can still be read afterwards.
+        revision: i64,
+    },
+    /// Makes a lease.
+    LeaseGrant {
+        /// Its number, which whoever asks has picked.
+        id: LeaseId,
+        /// How long it lives without renewal, in seconds.
+        ttl_seconds: i64,
+    },
+    /// Ends a lease, and deletes its keys.
+    LeaseRevoke {
+        /// Its number.
+        id: LeaseId,
+    },
+}
+
+impl Command {
+    /// Carries the command out. The outcome depends on nothing but command and store: limits that a member may set for
+    /// itself are checked before a command is proposed.
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Outcome, StoreError> {
+        match self {
+            Self::Put(put) => store.put(put).map(Outcome::Put),
+            Self::DeleteRange(delete) => store.delete(delete).map(Outcome::DeleteRange),
+            Self::Txn(txn) => store.txn(txn, TxnLimits::default()).map(Outcome::Txn),
+            Self::Compact { revision } => Ok(store.compact(*revision).map(|()| Outcome::Compacted)?),
+            Self::LeaseGrant { id, ttl_seconds } => {
+                store.grant_lease(*id, *ttl_seconds).map(|()| Outcome::LeaseGranted)
+            }
+            Self::LeaseRevoke { id } => store.revoke_lease(*id).map(|()| Outcome::LeaseRevoked),
+        }
+    }
+}
+
+/// A command that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// What it did, or why it did nothing.
+    pub outcome: Result<Outcome, StoreError>,
+    /// The store's revision right after it.
+    pub revision: i64,
+    /// The term of the leader that took the command.
+    pub term: u64,
+}
+
+/// What a command did, by its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// What a put did.
+    Put(PutResponse),
+    /// What a deletion did.
+    DeleteRange(DeleteResponse),
+    /// What a transaction did.
+    Txn(TxnResponse),
+    /// The history is forgotten.
+    Compacted,
+    /// The lease lives.
+    LeaseGranted,
+    /// The lease has ended, and its keys with it.
+    LeaseRevoked,
+}

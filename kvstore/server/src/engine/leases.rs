@@ -1,0 +1,115 @@
+//! The end of leases: the member that leads watches their time, and ends those that have run out by a command.
+//!
+//! ```text
+//! a term of this member ─► applied what came before ─► clock started ─► next deadline ─► LeaseRevoke ─► applied
+//! ```
+//!
+//! Invariants:
+//! - Only the leader has a clock, and a new one for each of its terms: all leases get their full time then, and the
+//!   election timeout in which the leader before may still have renewed them.
+//! - A lease leaves the clock when its end is applied, not before; so a command that was lost is proposed again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use landbridge_kvstore_store::LeaseId;
+use openraft::ReadPolicy;
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::Command;
+use super::state_machine::Shared;
+use super::types::{Proposal, Raft};
+
+/// Leases that are ended at once. They share a write to the disk.
+const BATCH_LEN: usize = 256;
+/// How long to wait after something failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Ends leases while this member leads, until `stop`.
+pub(super) async fn run(raft: Raft, shared: Arc<Shared>, extension: Duration, stop: CancellationToken) {
+    let leading = async {
+        loop {
+            let term = leads(&raft).await;
+            // Whatever was granted or ended before is applied after this.
+            if raft.ensure_linearizable(ReadPolicy::ReadIndex).await.is_err() {
+                sleep(PAUSE).await;
+                continue;
+            }
+            shared.start_clock(extension);
+            tokio::select! {
+                () = no_longer_leads(&raft, term) => {}
+                () = expire(&raft, &shared) => {}
+            }
+            shared.stop_clock();
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = leading => {}
+    }
+    shared.stop_clock();
+}
+
+/// Waits until this member leads, and returns the term.
+async fn leads(raft: &Raft) -> u64 {
+    let mut metrics = raft.server_metrics();
+    loop {
+        {
+            let metrics = metrics.borrow_watched();
+            if metrics.state.is_leader() {
+                return metrics.vote.leader_id().term;
+            }
+        }
+        if metrics.changed().await.is_err() {
+            // openraft has ended. So will this, by `stop`.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn no_longer_leads(raft: &Raft, term: u64) {
+    let mut metrics = raft.server_metrics();
+    loop {
+        {
+            let metrics = metrics.borrow_watched();
+            if !metrics.state.is_leader() || metrics.vote.leader_id().term != term {
+                return;
+            }
+        }
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Ends leases as they run out.
+async fn expire(raft: &Raft, shared: &Shared) {
+    loop {
+        let looked = shared.with_clock(|clock, now| (clock.expired(now, BATCH_LEN), clock.next_deadline()));
+        let Some((expired, next)) = looked else { return };
+        if expired.is_empty() {
+            let deadline = async {
+                match next {
+                    Some(deadline) => sleep_until(Instant::from_std(deadline)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = deadline => {}
+                () = shared.clock_changed.notified() => {}
+            }
+            continue;
+        }
+        let revokes = expired
+            .iter()
+            .map(|id: &LeaseId| raft.client_write(Proposal(Arc::new(Command::LeaseRevoke { id: *id }))));
+        if let Some(error) = join_all(revokes).await.into_iter().find_map(Result::err) {
+            warn!(error = error.to_string(), "leases that have run out cannot be ended now");
+            sleep(PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The one who writes the log.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc;
+use tracing::{error, warn};
+
+use super::{Callback, Done, Failure, SharedLog, Write};
+use crate::engine::codec::{Durable, Record, encode_entry, encode_prologue, encode_record};
+use crate::engine::identity::Identity;
+use crate::wal::{Wal, WalError};
+
+/// Bytes of records from which on a frame takes no more, so that one is not as large as all that waits.
+const FRAME_BYTES: usize = 4 << 20;
+
+/// What a frame that is on disk holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) number: u64,
+    /// The highest index of its entries.
+    pub(super) last_index: Option<u64>,
+    pub(super) bytes: u64,
+}
+
+/// Turns what waits in the queue into frames of the log.
+#[derive(Debug)]
+pub(in crate::engine) struct Writer {
+    pub(super) wal: Wal,
+    pub(super) identity: Identity,
+    /// What all frames so far say.
+    pub(super) written: Durable,
+    /// The index of the last entry on disk.
+    pub(super) last_index: Option<u64>,
+    /// Frames that are still needed, and all after the first of these.
+    pub(super) frames: VecDeque<Frame>,
+    /// The frame that is being made.
+    pub(super) next: Next,
+    pub(super) log: SharedLog,
+    pub(super) failure: Failure,
+    /// Bytes of frames that are still needed.
+    pub(super) needed_bytes: Arc<AtomicU64>,
+}
+
+/// A frame in the making.
+#[derive(Debug, Default)]
+pub(super) struct Next {
+    buffer: Vec<u8>,
+    /// What all frames say, this one included.
+    durable: Durable,
+    last_index: Option<u64>,
+    highest_index: Option<u64>,
+    purges: bool,
+    waiting: Vec<Waiting>,
+}
+
+/// Someone who waits for the frame.
+#[derive(Debug)]
+enum Waiting {
+    Done(Done),
+    Callback(Callback),
+}
+
+impl Waiting {
+    fn complete(self, outcome: &Result<(), String>) {
+        let outcome = outcome.clone().map_err(io::Error::other);
+        match self {
+            // One who no longer waits needs no answer.
+            Self::Done(done) => drop(done.send(outcome)),
+            Self::Callback(Callback(flushed)) => flushed.io_completed(outcome),
+        }
+    }
+}
+
+impl Writer {
+    /// Bytes of frames that are still needed, as they change.
+    pub(in crate::engine) fn needed_bytes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.needed_bytes)
+    }
+
+    /// Writes until no one is left who could append, and returns the log, still open. Blocks.
+    pub(in crate::engine) fn run(mut self, mut queue: mpsc::Receiver<Write>) -> Wal {
+        self.next.durable = self.written;
+        self.next.last_index = self.last_index;
+        // A crash may have come after the purge of entries and before their segments were let go of.
+        self.release();
+        while let Some(write) = queue.blocking_recv() {
+            self.take(write);
+            // All that came while the disk was busy becomes one frame.
+            while let Ok(write) = queue.try_recv() {
+                self.take(write);
+            }
+            self.write_frame();
+        }
+        if self.note_committed() {
+            self.write_frame();
+        }
+        self.wal
+    }
+
+    fn take(&mut self, write: Write) {
+        let waiting = match write {
+            Write::Vote(vote, done) => {
+                encode_record(&Record::Vote(vote), &mut self.next.buffer);
+                self.next.durable.vote = Some(vote);
+                Some(Waiting::Done(done))
+            }
+            Write::Entries(entries, callback) => {
+                for entry in &entries {
+                    encode_entry(entry, &mut self.next.buffer);
+                    self.next.last_index = Some(entry.log_id.index);
+                    self.next.highest_index = self.next.highest_index.max(Some(entry.log_id.index));
+                    if self.next.buffer.len() >= FRAME_BYTES {
+                        self.write_frame();
+                    }
+                }
+                Some(Waiting::Callback(callback))
+            }
+            Write::TruncateAfter(last, done) => {
+                encode_record(&Record::TruncateAfter(last), &mut self.next.buffer);
+                self.next.last_index = last.map(|last| last.index);
+                Some(Waiting::Done(done))
+            }
+            Write::Purge(upto) => {
+                encode_record(&Record::Purged(upto), &mut self.next.buffer);
+                self.next.durable.purged = Some(upto);
+                self.next.last_index = self.next.last_index.max(Some(upto.index));
+                self.next.purges = true;
+                None
+            }
+        };
+        self.next.waiting.extend(waiting);
+    }
+
+    /// Puts what is committed into the frame, if that is news and the entry itself is on disk with this frame.
+    fn note_committed(&mut self) -> bool {
+        let committed = self.log.lock().committed;
+        let news = committed > self.next.durable.committed
+            && committed.map(|committed| committed.index) <= self.next.last_index;
+        if let Some(committed) = committed.filter(|_| news) {
+            encode_record(&Record::Committed(committed), &mut self.next.buffer);
+            self.next.durable.committed = Some(committed);
+        }
+        news
+    }
+
+    /// Writes the frame in the making, and tells all who wait for it.
+    fn write_frame(&mut self) {
+        let outcome = if self.next.buffer.is_empty() { Ok(()) } else { self.append() };
+        for waiting in mem::take(&mut self.next.waiting) {
+            waiting.complete(&outcome);
+        }
+        if mem::take(&mut self.next.purges) && outcome.is_ok() {
+            self.release();
+        }
+    }
+
+    fn append(&mut self) -> Result<(), String> {
+        if let Some(reason) = self.failure.get() {
+            self.next.buffer.clear();
+            return Err(reason.clone());
+        }
+        self.note_committed();
+        let payload = mem::take(&mut self.next.buffer);
+        let (identity, written) = (self.identity, self.written);
+        match self.wal.append(&payload, || encode_prologue(identity, &written)) {
+            Ok(number) => {
+                let bytes = payload.len() as u64;
+                self.frames.push_back(Frame { number, last_index: self.next.highest_index.take(), bytes });
+                self.needed_bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.written = self.next.durable;
+                self.last_index = self.next.last_index;
+                self.next.buffer = payload;
+                self.next.buffer.clear();
+                Ok(())
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                error!(error = reason, "the log takes no more");
+                // The first reason is the one that counts.
+                Err(self.failure.get_or_init(|| reason).clone())
+            }
+        }
+    }
+
+    /// Lets go of segments whose entries are all purged.
+    fn release(&mut self) {
+        let Some(purged) = self.written.purged else { return };
+        while let Some(frame) = self.frames.front()
+            && frame.last_index.is_none_or(|last| last <= purged.index)
+        {
+            self.needed_bytes.fetch_sub(frame.bytes, Ordering::Relaxed);
+            self.frames.pop_front();
+        }
+        let needed = self.frames.front().map_or_else(|| self.wal.next_number(), |frame| frame.number);
+        if let Err(error) = self.wal.release_before(needed) {
+            // Nothing is lost but room. The next purge tries again.
+            warn!(error = chain(&error), "segments of the log that are no longer needed cannot be let go of");
+        }
+    }
+}
+
+/// An error with all that led to it.
+fn chain(error: &WalError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use landbridge_kvstore_store::PutRequest;
+    use openraft::storage::RaftLogStorage;
+
+    use crate::engine::open::{Found, recover_data};
+    use crate::engine::types::{Entry, Flushed, LogId, Payload, Proposal};
+    use crate::engine::{Command, EngineOptions, log::Failure};
+
+    /// The number of frames that puts of so many bytes make, if all of them wait for the disk at once.
+    async fn frames(values: impl IntoIterator<Item = usize>) -> u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let found = recover_data(&EngineOptions::new(dir.path()), Failure::default()).unwrap();
+        let Found { mut log, writer, queue, .. } = found;
+        for (index, len) in (0..).zip(values) {
+            let put = PutRequest { key: "k".into(), value: vec![1; len].into(), ..PutRequest::default() };
+            let payload = Payload::Normal(Proposal(Arc::new(Command::Put(put))));
+            let entry = Entry { log_id: LogId::new_term_index(1, index), payload };
+            log.append([entry], Flushed::noop()).await.unwrap();
+        }
+        drop(log);
+        let wal = tokio::task::spawn_blocking(|| writer.run(queue)).await.unwrap();
+        wal.next_number() - 1
+    }
+
+    #[tokio::test]
+    async fn all_that_waits_is_one_frame_unless_it_is_large() {
+        assert_eq!(frames([10; 100]).await, 1);
+        assert_eq!(frames([3 << 20; 5]).await, 3);
+        assert_eq!(frames([]).await, 0);
+    }
+}

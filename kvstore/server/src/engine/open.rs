@@ -1,0 +1,263 @@
+//! From a data folder to an engine that runs.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Config, ReadPolicy, SnapshotPolicy};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use super::codec::{Durable, encode_prologue};
+use super::error::task_failed;
+use super::identity::Identity;
+use super::log::{Failure, LogStore, MemoryLog, Write, Writer, recover};
+use super::network::NoNetwork;
+use super::snapshot;
+use super::state_machine::{Folder, Shared, Snapshots, State, StateMachine};
+use super::types::{Member, Raft, SnapshotMeta};
+use super::{Engine, EngineOptions, Inner, OpenError, leases};
+use crate::wal::Wal;
+
+/// How long a member of a cluster of one may take until it leads.
+const LEAD_WITHIN: Duration = Duration::from_secs(30);
+/// How long to wait before it is asked again whether it does.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Where the log is.
+pub(super) fn wal_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("wal")
+}
+
+fn snapshot_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("snap")
+}
+
+/// What was found on disk.
+pub(super) struct Found {
+    pub(super) identity: Identity,
+    pub(super) log: LogStore,
+    pub(super) writer: Writer,
+    pub(super) queue: mpsc::Receiver<Write>,
+    pub(super) state: State,
+    pub(super) snapshot: Option<(SnapshotMeta, PathBuf)>,
+}
+
+pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
+    let config = Arc::new(config(&options)?);
+    let failure = Failure::default();
+    let (from, reason) = (options.clone(), Arc::clone(&failure));
+    let found = tokio::task::spawn_blocking(move || recover_data(&from, reason));
+    let Found { identity, log, writer, queue, state, snapshot } =
+        found.await.map_err(|ended| OpenError::Failed { reason: ended.to_string() })??;
+    let needed_log_bytes = writer.needed_bytes();
+
+    let stop = CancellationToken::new();
+    let tracker = TaskTracker::new();
+    let shared = Arc::new(Shared::new(state));
+    let snapshots = Snapshots {
+        dir: snapshot_dir(&options.data_dir),
+        cluster_id: identity.cluster_id,
+        current: Arc::new(Mutex::new(snapshot)),
+        folder: Folder::default(),
+    };
+    let folder = snapshots.folder.clone();
+    let writer = tracker.spawn_blocking(move || {
+        let wal = writer.run(queue);
+        // With it goes the lock of the folder.
+        folder.release(|| drop(wal));
+    });
+    let state_machine = StateMachine { shared: Arc::clone(&shared), snapshots: snapshots.clone() };
+    // If this fails, the log is dropped, and its writer ends.
+    let raft = Raft::new(identity.member_id, config, NoNetwork, log, state_machine).await;
+    let raft = raft.map_err(|error| OpenError::Failed { reason: task_failed(&error, &failure) })?;
+    let keeper = tracker.spawn(keep(raft.clone(), stop.clone()));
+    let lessor = leases::run(raft.clone(), Arc::clone(&shared), options.election_timeout, stop.clone());
+    let lessor = tracker.spawn(lessor);
+
+    let tasks = Mutex::new(vec![("raft", keeper), ("leases", lessor), ("log writer", writer)]);
+    let inner =
+        Inner { raft, shared, snapshots, identity, options, failure, needed_log_bytes, stop, tracker, tasks };
+    let engine = Engine(Arc::new(inner));
+    if let Err(error) = engine.begin().await {
+        // The error that led here says more than one of the end.
+        let _ = engine.shutdown().await;
+        return Err(error);
+    }
+    let status = engine.status();
+    info!(
+        cluster_id = format!("{:016x}", status.cluster_id),
+        member_id = format!("{:016x}", status.member_id),
+        term = status.term,
+        applied_index = status.applied_index,
+        revision = engine.read(landbridge_kvstore_store::Store::revision),
+        "the store leads its cluster"
+    );
+    Ok(engine)
+}
+
+/// Ends openraft at the end of the engine, or with its last handle.
+async fn keep(raft: Raft, stop: CancellationToken) {
+    stop.cancelled().await;
+    // It has no outcome but that it has ended.
+    let _ = raft.shutdown().await;
+}
+
+impl Engine {
+    /// Makes the cluster if it is new, and waits until this member leads it and watches its leases.
+    async fn begin(&self) -> Result<(), OpenError> {
+        let Inner { raft, shared, identity, options, failure, .. } = &*self.0;
+        let failed =
+            |error: &dyn std::error::Error| OpenError::Failed { reason: task_failed(error, failure) };
+        if !raft.is_initialized().await.map_err(|error| failed(&error))? {
+            let member = Member { name: options.name.clone(), peer_url: options.peer_url.clone() };
+            let members: BTreeMap<u64, Member> = [(identity.member_id, member)].into();
+            raft.initialize(members).await.map_err(|error| failed(&error))?;
+        }
+        // Alone, there is no one to wait for: no other leader, and no other candidate.
+        let alone =
+            self.0.raft.metrics().borrow_watched().membership_config.voter_ids().eq([identity.member_id]);
+        if alone {
+            raft.trigger().elect(false).await.map_err(|error| failed(&error))?;
+        }
+        let deadline = Instant::now() + LEAD_WITHIN;
+        let no_leader = || OpenError::NoLeader { waited: LEAD_WITHIN };
+        loop {
+            let asked = timeout_at(deadline, raft.ensure_linearizable(ReadPolicy::ReadIndex)).await;
+            match asked {
+                Ok(Ok(_)) => break,
+                Ok(Err(openraft::errors::RaftError::Fatal(error))) => return Err(failed(&error)),
+                Ok(Err(_)) if Instant::now() < deadline => sleep(PAUSE).await,
+                Ok(Err(_)) | Err(_) => return Err(no_leader()),
+            }
+        }
+        let mut applied = shared.applied.subscribe();
+        while shared.with_clock(|_, _| ()).is_none() {
+            // The sender lives as long as this engine.
+            let _ = timeout_at(deadline, applied.changed()).await.map_err(|_| no_leader())?;
+        }
+        Ok(())
+    }
+}
+
+fn config(options: &EngineOptions) -> Result<Config, OpenError> {
+    let invalid = |reason: String| OpenError::Options { reason };
+    let millis = |duration: Duration, name: &str| {
+        u64::try_from(duration.as_millis())
+            .ok()
+            .filter(|millis| (1..=3_600_000).contains(millis))
+            .ok_or_else(|| invalid(format!("{name} is {duration:?}, set it to 1 ms to 1 h")))
+    };
+    let election_timeout = millis(options.election_timeout, "election_timeout")?;
+    let heartbeat = millis(options.heartbeat, "heartbeat")?;
+    if options.snapshot_entries == 0 {
+        return Err(invalid("snapshot_entries is 0, set it to 1 or more".to_owned()));
+    }
+    let config = Config {
+        cluster_name: options.cluster_token.clone(),
+        heartbeat_interval: heartbeat,
+        election_timeout_min: election_timeout,
+        election_timeout_max: election_timeout * 2,
+        // A member that comes back must not unseat a leader that the others follow.
+        enable_pre_vote: Some(true),
+        // A leader that comes back has to prove that it is one, by an entry of a new term. What is applied may be older
+        // than what it answered before: that entries are committed is not on disk at once.
+        enable_leader_restore: Some(false),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_entries),
+        // Members that are a little behind catch up without a snapshot.
+        max_in_snapshot_log_to_keep: options.snapshot_entries / 10,
+        replication_lag_threshold: options.snapshot_entries.saturating_mul(2),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| invalid(error.to_string()))
+}
+
+/// Reads what is on disk. Blocks.
+pub(super) fn recover_data(options: &EngineOptions, failure: Failure) -> Result<Found, OpenError> {
+    let (wal_dir, snapshot_dir) = (wal_dir(&options.data_dir), snapshot_dir(&options.data_dir));
+    create_private(&options.data_dir)?;
+    create_private(&wal_dir)?;
+    create_private(&snapshot_dir)?;
+    let new = Identity::derive(&options.cluster_token, &options.peer_url);
+    let prologue = encode_prologue(new, &Durable::default());
+    // Holds the lock of the data folder from here on.
+    let (wal, recovery) = Wal::open(&wal_dir, options.wal, &prologue)?;
+    let recovered = recover(&recovery, &prologue)
+        .map_err(|error| OpenError::Log { path: wal_dir.clone(), source: error.into() })?;
+    let identity = recovered.identity;
+    let (log, writer) = recovered.into_parts();
+
+    snapshot::remove_unfinished(&snapshot_dir)?;
+    let (mut state, snapshot) = match snapshot::list(&snapshot_dir)?.into_iter().next() {
+        None => (State::default(), None),
+        Some(path) => {
+            let file = File::open(&path).map_err(OpenError::io("open", &path))?;
+            let loaded = snapshot::read(&path, &file)?;
+            if loaded.cluster_id != identity.cluster_id {
+                let (ours, theirs) = (identity.cluster_id, loaded.cluster_id);
+                return Err(OpenError::ForeignSnapshot { path, theirs, ours });
+            }
+            let meta = SnapshotMeta {
+                last_log_id: loaded.state.last_applied,
+                last_membership: loaded.state.membership.clone(),
+            };
+            (loaded.state, Some((meta, path)))
+        }
+    };
+    check_fit(&log, &state, &wal_dir, &snapshot_dir)?;
+    let from = state.last_applied.map_or(0, |last| last.index + 1);
+    let upto = log.committed.map_or(0, |committed| committed.index + 1);
+    for entry in log.range(from..upto) {
+        state.apply(entry);
+    }
+    info!(
+        frames = recovery.frames.len(),
+        torn_bytes = recovery.torn_bytes,
+        revision = state.store.revision(),
+        "the store was read from disk"
+    );
+    let (log, shared_log, queue) = LogStore::new(log);
+    let writer = writer.writer(wal, shared_log, failure);
+    Ok(Found { identity, log, writer, queue, state, snapshot })
+}
+
+/// Checks that the log goes on where the snapshot ends, or before.
+fn check_fit(log: &MemoryLog, state: &State, wal_dir: &Path, snapshot_dir: &Path) -> Result<(), OpenError> {
+    if log.purged.map(|purged| purged.index) > state.last_applied.map(|last| last.index) {
+        let index = log.purged.map_or(0, |purged| purged.index);
+        return Err(OpenError::SnapshotLost { path: snapshot_dir.to_owned(), index });
+    }
+    // Whoever has applied an entry has voted in its term.
+    let voted = log.vote.map(|vote| vote.leader_id().term);
+    if state.last_applied.is_some_and(|last| Some(**last.committed_leader_id()) > voted) {
+        return Err(OpenError::LogLost { path: wal_dir.to_owned() });
+    }
+    Ok(())
+}
+
+fn create_private(dir: &Path) -> Result<(), OpenError> {
+    let create = || -> io::Result<()> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        // The name has to last as long as what is in it.
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    create().map_err(OpenError::io("create", dir))
+}
+
+/// Bytes of all files of a folder, as far as they can be seen.
+pub(super) fn folder_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
+}

@@ -1,0 +1,315 @@
+//! What is applied: committed entries, in order, to the one store.
+//!
+//! ```text
+//! committed entries ─► StateMachine ─► State, under a lock ─► revisions, applied index ─► who proposed them
+//!                           │             └─► readers            └─► watchers
+//!                           └─► a copy of the state ─► snapshot file, in the background
+//! ```
+//!
+//! Invariants:
+//! - openraft's worker is the only writer. Entries are applied in batches; readers see none of a batch or all of it.
+//! - Whoever is told of a revision can read it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
+
+use futures_util::{Stream, StreamExt};
+use landbridge_kvstore_store::{LeaseClock, LeaseId, Store};
+use openraft::storage::{ApplyResponder, RaftSnapshotBuilder, RaftStateMachine};
+use tokio::sync::{Notify, watch};
+
+use super::snapshot::{self, SnapshotError, SnapshotFile};
+use super::types::{Entry, LogId, Payload, Proposal, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use super::{Applied, Command, Outcome};
+
+/// Entries that are applied under one lock. Readers wait no longer than these take.
+const BATCH_LEN: usize = 512;
+
+/// The applied state of a member.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    pub(super) store: Store,
+    pub(super) last_applied: Option<LogId>,
+    pub(super) membership: StoredMembership,
+}
+
+impl State {
+    /// Applies the next entry. Returns what came of its command, if it has one.
+    pub(super) fn apply(&mut self, entry: &Entry) -> Option<Applied> {
+        self.last_applied = Some(entry.log_id);
+        match &entry.payload {
+            Payload::Blank => None,
+            Payload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                None
+            }
+            Payload::Normal(Proposal(command)) => {
+                let outcome = command.apply(&mut self.store);
+                let term = **entry.log_id.committed_leader_id();
+                Some(Applied { outcome, revision: self.store.revision(), term })
+            }
+        }
+    }
+
+    fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.last_applied, last_membership: self.membership.clone() }
+    }
+}
+
+/// What the parts of an engine share. Locks are taken in the order of the fields.
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: RwLock<State>,
+    /// The deadlines of leases, while this member leads.
+    clock: Mutex<Option<LeaseClock>>,
+    /// A lease may have a deadline before all others.
+    pub(super) clock_changed: Notify,
+    pub(super) revisions: watch::Sender<i64>,
+    /// The index of the last entry applied. Also sent anew when the clock starts or stops.
+    pub(super) applied: watch::Sender<u64>,
+}
+
+impl Shared {
+    pub(super) fn new(state: State) -> Self {
+        Self {
+            clock: Mutex::new(None),
+            clock_changed: Notify::new(),
+            revisions: watch::Sender::new(state.store.revision()),
+            applied: watch::Sender::new(state.last_applied.map_or(0, |last| last.index)),
+            state: RwLock::new(state),
+        }
+    }
+
+    pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().expect("a store that panicked half way is not to be read")
+    }
+
+    fn clock(&self) -> MutexGuard<'_, Option<LeaseClock>> {
+        self.clock.lock().expect("nothing that holds it panics")
+    }
+
+    /// Applies a batch and tells everyone, those who wait for an answer last.
+    fn apply(&self, batch: &mut Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>) {
+        let mut answers = Vec::with_capacity(batch.len());
+        let (revision, index);
+        {
+            let mut state = self.state.write().expect("the only writer has not panicked");
+            for (entry, responder) in batch.drain(..) {
+                let applied = state.apply(&entry);
+                if let (Some(Applied { outcome: Ok(outcome), .. }), Payload::Normal(Proposal(command))) =
+                    (&applied, &entry.payload)
+                {
+                    self.set_clock(outcome, command);
+                }
+                answers.extend(responder.map(|responder| (responder, applied)));
+            }
+            revision = state.store.revision();
+            index = state.last_applied.map_or(0, |last| last.index);
+        }
+        self.publish(revision, index);
+        for (responder, applied) in answers {
+            responder.send(applied);
+        }
+    }
+
+    fn publish(&self, revision: i64, index: u64) {
+        self.revisions.send_if_modified(|current| std::mem::replace(current, revision) != revision);
+        self.applied.send_replace(index);
+    }
+
+    /// Tells the clock of leases what was applied.
+    fn set_clock(&self, outcome: &Outcome, command: &Command) {
+        let (Outcome::LeaseGranted | Outcome::LeaseRevoked) = outcome else { return };
+        let mut clock = self.clock();
+        let Some(clock) = &mut *clock else { return };
+        match command {
+            Command::LeaseGrant { id, ttl_seconds } => {
+                clock.grant(Instant::now(), *id, *ttl_seconds);
+                self.clock_changed.notify_one();
+            }
+            Command::LeaseRevoke { id } => clock.revoke(*id),
+            _ => {}
+        }
+    }
+
+    /// Starts the clock: this member leads and has applied what came before.
+    pub(super) fn start_clock(&self, extension: Duration) {
+        let state = self.state();
+        let leases = state.store.leases().filter_map(|id| Some((id, state.store.lease_ttl_seconds(id)?)));
+        *self.clock() = Some(LeaseClock::start(Instant::now(), extension, leases));
+        self.applied.send_modify(|_| {});
+    }
+
+    /// Stops the clock: this member no longer leads.
+    pub(super) fn stop_clock(&self) {
+        *self.clock() = None;
+        // Whoever waits for the end of a lease looks again.
+        self.applied.send_modify(|_| {});
+    }
+
+    /// Looks at the clock; nothing if this member does not lead.
+    pub(super) fn with_clock<R>(&self, look: impl FnOnce(&mut LeaseClock, Instant) -> R) -> Option<R> {
+        self.clock().as_mut().map(|clock| look(clock, Instant::now()))
+    }
+
+    pub(super) fn has_lease(&self, id: LeaseId) -> bool {
+        self.state().store.lease_ttl_seconds(id).is_some()
+    }
+}
+
+/// The snapshot that there is, and who writes the next.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshots {
+    pub(super) dir: PathBuf,
+    pub(super) cluster_id: u64,
+    pub(super) current: Arc<Mutex<Option<(SnapshotMeta, PathBuf)>>>,
+    pub(super) folder: Folder,
+}
+
+/// The right to change the data folder, which ends before another process, or the next engine of this one, gets it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Folder(Arc<Mutex<Released>>);
+
+#[derive(Debug, Default)]
+struct Released(bool);
+
+impl Folder {
+    /// Lets go of the folder by `release`, once no one changes it any more.
+    pub(super) fn release(&self, release: impl FnOnce()) {
+        // Whoever panicked no longer changes it.
+        let mut released = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        released.0 = true;
+        release();
+    }
+
+    /// Changes the folder, one at a time, unless it was let go of.
+    fn change<T>(&self, change: impl FnOnce() -> Result<T, SnapshotError>) -> io::Result<T> {
+        let released = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if released.0 {
+            return Err(io::Error::other("the store is stopped"));
+        }
+        change().map_err(io::Error::other)
+    }
+}
+
+impl Snapshots {
+    fn current(&self) -> MutexGuard<'_, Option<(SnapshotMeta, PathBuf)>> {
+        self.current.lock().expect("nothing that holds it panics")
+    }
+
+    /// Bytes of the snapshot that there is.
+    pub(super) fn bytes(&self) -> u64 {
+        let path = self.current().as_ref().map(|(_, path)| path.clone());
+        path.and_then(|path| fs::metadata(path).ok()).map_or(0, |metadata| metadata.len())
+    }
+
+    fn replace(&self, meta: SnapshotMeta, path: PathBuf) {
+        let mut current = self.current();
+        if current.as_ref().is_none_or(|(older, _)| older.last_log_id <= meta.last_log_id) {
+            *current = Some((meta, path));
+        }
+    }
+
+    fn open(&self) -> io::Result<Option<Snapshot>> {
+        let Some((meta, path)) = self.current().clone() else { return Ok(None) };
+        let file = File::open(&path)?;
+        Ok(Some(Snapshot { meta, snapshot: SnapshotFile { path, file } }))
+    }
+
+    /// Changes files, away from the tasks that must not wait.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        change: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
+    ) -> io::Result<T> {
+        let folder = self.folder.clone();
+        let changed = tokio::task::spawn_blocking(move || folder.change(change)).await;
+        changed.unwrap_or_else(|ended| Err(io::Error::other(ended)))
+    }
+}
+
+/// The state as openraft sees it.
+#[derive(Debug)]
+pub(super) struct StateMachine {
+    pub(super) shared: Arc<Shared>,
+    pub(super) snapshots: Snapshots,
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let state = self.shared.state();
+        Ok((state.last_applied, state.membership.clone()))
+    }
+
+    async fn apply<Entries>(&mut self, mut entries: Entries) -> io::Result<()>
+    where
+        Entries: Stream<Item = io::Result<(Entry, Option<ApplyResponder<TypeConfig>>)>> + Unpin + Send,
+    {
+        let mut batch = Vec::new();
+        while let Some(entry) = entries.next().await {
+            batch.push(entry?);
+            if batch.len() >= BATCH_LEN {
+                self.shared.apply(&mut batch);
+            }
+        }
+        self.shared.apply(&mut batch);
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        // Nothing is applied while this is copied, but reads go on. Keys and values are shared, not copied.
+        let state = Arc::new(self.shared.state().clone());
+        SnapshotBuilder { state, snapshots: self.snapshots.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, received: SnapshotFile) -> io::Result<()> {
+        let dir = self.snapshots.dir.clone();
+        let named = snapshot::path(&dir, meta.last_log_id);
+        let path = named.clone();
+        let loaded = self.snapshots.blocking(move || {
+            let loaded = snapshot::read(&received.path, &received.file)?;
+            if received.path != path {
+                snapshot::finish(&dir, &received.path, &path)?;
+            }
+            Ok(loaded)
+        });
+        let state = loaded.await?.state;
+        self.snapshots.replace(meta.clone(), named);
+        let (revision, index) = (state.store.revision(), state.last_applied.map_or(0, |last| last.index));
+        *self.shared.state.write().expect("the only writer has not panicked") = state;
+        self.shared.publish(revision, index);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        self.snapshots.open()
+    }
+}
+
+/// Writes a copy of the state to a file.
+#[derive(Debug)]
+pub(super) struct SnapshotBuilder {
+    state: Arc<State>,
+    snapshots: Snapshots,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let meta = self.state.meta();
+        let (state, dir, cluster_id) =
+            (Arc::clone(&self.state), self.snapshots.dir.clone(), self.snapshots.cluster_id);
+        let copy = meta.clone();
+        let write = move || snapshot::write(&dir, cluster_id, &copy, &state);
+        let path = self.snapshots.blocking(write).await?;
+        self.snapshots.replace(meta.clone(), path.clone());
+        let file = File::open(&path)?;
+        Ok(Snapshot { meta, snapshot: SnapshotFile { path, file } })
+    }
+}

@@ -1,0 +1,68 @@
+//! What openraft is to work with, and short names for its types. None of them leaves the engine.
+
+use std::fmt;
+use std::sync::Arc;
+
+use openraft::impls::leader_id_std::LeaderId;
+use openraft::vote::leader_id_std::CommittedLeaderId;
+
+use super::log::LogStore;
+use super::snapshot::SnapshotFile;
+use super::state_machine::StateMachine;
+use super::{Applied, Command};
+
+openraft::declare_raft_types!(
+    /// At most one leader in a term, as in the Raft paper, so that a log ID is a term and an index.
+    pub(super) TypeConfig:
+        D = Proposal,
+        R = Option<Applied>,
+        NodeId = u64,
+        Node = Member,
+        Term = u64,
+        LeaderId = LeaderId<Self::Term, Self::NodeId>,
+);
+
+pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
+pub(super) type LogId = openraft::LogId<CommittedLeaderId<u64>>;
+pub(super) type Vote = openraft::Vote<LeaderId<u64, u64>>;
+pub(super) type Payload = openraft::EntryPayload<Proposal, u64, Member>;
+pub(super) type Entry = openraft::Entry<CommittedLeaderId<u64>, Payload>;
+pub(super) type Membership = openraft::Membership<u64, Member>;
+pub(super) type StoredMembership = openraft::StoredMembership<CommittedLeaderId<u64>, u64, Member>;
+pub(super) type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId<u64>, u64, Member>;
+pub(super) type Snapshot = openraft::Snapshot<CommittedLeaderId<u64>, u64, Member, SnapshotFile>;
+pub(super) type Flushed = openraft::storage::IOFlushed<TypeConfig>;
+pub(super) type LogState = openraft::LogState<TypeConfig>;
+
+/// A command on its way through the log; the copies for log, disk and store are one.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Proposal(pub(super) Arc<Command>);
+
+impl fmt::Display for Proposal {
+    /// The kind alone: keys and values are not for logs.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match &*self.0 {
+            Command::Put(_) => "put",
+            Command::DeleteRange(_) => "delete range",
+            Command::Txn(_) => "txn",
+            Command::Compact { .. } => "compact",
+            Command::LeaseGrant { .. } => "lease grant",
+            Command::LeaseRevoke { .. } => "lease revoke",
+        })
+    }
+}
+
+/// What the membership knows about a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) name: String,
+    pub(super) peer_url: String,
+}
+
+// The engine hands these to openraft, whose signatures would name them less clearly if they did not fit.
+const _: () = {
+    const fn is_log_storage<S: openraft::storage::RaftLogStorage<TypeConfig>>() {}
+    const fn is_state_machine<S: openraft::storage::RaftStateMachine<TypeConfig>>() {}
+    is_log_storage::<LogStore>();
+    is_state_machine::<StateMachine>();
+};

@@ -1,0 +1,49 @@
+//! etcd's API over the engine: each service parses, checks the user's rights, asks the engine and answers.
+//!
+//! ```text
+//! connection (its user) ─► interceptor ─► kv · lease · watch · maintenance · cluster · auth ─► Engine
+//!                            hasleader       convert: protocol buffers ↔ store's types
+//! ```
+//!
+//! Invariants:
+//! - Rights are checked before anything is proposed, with the rules of that moment.
+//! - The engine's state is looked at in short reads that are never held over an await.
+//! - Codes and texts of errors are etcd's: its clients compare the texts.
+
+mod auth;
+mod cluster;
+mod convert;
+mod kv;
+mod lease;
+mod maintenance;
+mod read_txn;
+mod service;
+mod status;
+mod watch;
+
+pub use service::ServiceSettings;
+pub(crate) use service::{Peer, Service, routes};
+pub(crate) use status::message_too_large;
+
+/// etcd's messages and services.
+#[expect(
+    missing_docs,
+    unused_qualifications,
+    clippy::allow_attributes_without_reason,
+    clippy::pedantic,
+    reason = "generated; its documentation is proto/etcd"
+)]
+pub mod proto {
+    /// Requests, responses and services.
+    pub mod etcdserverpb {
+        tonic::include_proto!("etcdserverpb");
+    }
+    /// Keys and events.
+    pub mod mvccpb {
+        tonic::include_proto!("mvccpb");
+    }
+    /// Users and roles.
+    pub mod authpb {
+        tonic::include_proto!("authpb");
+    }
+}

@@ -1,0 +1,242 @@
+//! Protocol buffers to the store's types and back.
+//!
+//! What has no place in the store's types is refused here: unknown orders, empty operations. Everything else is for the
+//! store to check.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use landbridge_kvstore_store::{
+    Compare, CompareOperator, CompareTarget, DeleteRequest, DeleteResponse, Event, KeyRange, KeyValue,
+    LeaseId, Op, OpResponse, OpResult, PutRequest, PutResponse, RangeRequest, RangeResponse, SortOrder,
+    SortTarget, StoreError, TxnRequest, TxnResponse,
+};
+use tonic::Status;
+
+use super::proto::{etcdserverpb as pb, mvccpb};
+use super::status;
+
+/// The keys of a request; an empty key is refused.
+fn key_range(key: Bytes, range_end: Bytes) -> Result<KeyRange, Status> {
+    if key.is_empty() {
+        return Err(status::refused(StoreError::EmptyKey));
+    }
+    Ok(KeyRange::new(key, range_end))
+}
+
+pub(super) fn range(request: pb::RangeRequest) -> Result<RangeRequest, Status> {
+    use pb::range_request as wire;
+    let range = key_range(request.key, request.range_end)?;
+    let target = match wire::SortTarget::try_from(request.sort_target) {
+        Ok(wire::SortTarget::Key) => SortTarget::Key,
+        Ok(wire::SortTarget::Version) => SortTarget::Version,
+        Ok(wire::SortTarget::Create) => SortTarget::CreateRevision,
+        Ok(wire::SortTarget::Mod) => SortTarget::ModRevision,
+        Ok(wire::SortTarget::Value) => SortTarget::Value,
+        Err(_) => return Err(status::invalid_sort()),
+    };
+    let order = match wire::SortOrder::try_from(request.sort_order) {
+        Ok(wire::SortOrder::None | wire::SortOrder::Ascend) => SortOrder::Ascending,
+        Ok(wire::SortOrder::Descend) => SortOrder::Descending,
+        Err(_) => return Err(status::invalid_sort()),
+    };
+    Ok(RangeRequest {
+        range,
+        revision: request.revision,
+        limit: request.limit,
+        sort: Some((target, order)),
+        keys_only: request.keys_only,
+        count_only: request.count_only,
+        min_mod_revision: request.min_mod_revision,
+        max_mod_revision: request.max_mod_revision,
+        min_create_revision: request.min_create_revision,
+        max_create_revision: request.max_create_revision,
+    })
+}
+
+pub(super) fn put(request: pb::PutRequest) -> Result<PutRequest, Status> {
+    if request.key.is_empty() {
+        return Err(status::refused(StoreError::EmptyKey));
+    }
+    Ok(PutRequest {
+        key: request.key,
+        value: request.value,
+        lease: LeaseId::new(request.lease).ok(),
+        ignore_value: request.ignore_value,
+        ignore_lease: request.ignore_lease,
+        prev_kv: request.prev_kv,
+    })
+}
+
+pub(super) fn delete(request: pb::DeleteRangeRequest) -> Result<DeleteRequest, Status> {
+    Ok(DeleteRequest { range: key_range(request.key, request.range_end)?, prev_kv: request.prev_kv })
+}
+
+/// Reads a transaction that may have `max_ops` compares and operations; what is nested shares what is left.
+pub(super) fn txn(request: pb::TxnRequest, max_ops: usize) -> Result<TxnRequest, Status> {
+    let longest = request.compare.len().max(request.success.len()).max(request.failure.len());
+    let left = max_ops.checked_sub(longest).ok_or_else(|| status::refused(StoreError::TooManyOps))?;
+    let ops =
+        |ops: Vec<pb::RequestOp>| ops.into_iter().map(|request| op(request, left)).collect::<Result<_, _>>();
+    Ok(TxnRequest {
+        compare: request.compare.into_iter().map(compare).collect::<Result<_, _>>()?,
+        success: ops(request.success)?,
+        failure: ops(request.failure)?,
+    })
+}
+
+fn op(request: pb::RequestOp, max_ops: usize) -> Result<Op, Status> {
+    use pb::request_op::Request;
+    Ok(match request.request {
+        Some(Request::RequestRange(request)) => Op::Range(range(request)?),
+        Some(Request::RequestPut(request)) => Op::Put(put(request)?),
+        Some(Request::RequestDeleteRange(request)) => Op::Delete(delete(request)?),
+        Some(Request::RequestTxn(request)) => Op::Txn(txn(request, max_ops)?),
+        // etcd's answer to an operation that is none.
+        None => return Err(status::refused(StoreError::KeyNotFound)),
+    })
+}
+
+fn compare(request: pb::Compare) -> Result<Compare, Status> {
+    use pb::compare::{CompareResult, CompareTarget as Target, TargetUnion};
+    let range = key_range(request.key, request.range_end)?;
+    let operator = match CompareResult::try_from(request.result) {
+        Ok(CompareResult::Equal) => CompareOperator::Equal,
+        Ok(CompareResult::Greater) => CompareOperator::Greater,
+        Ok(CompareResult::Less) => CompareOperator::Less,
+        Ok(CompareResult::NotEqual) => CompareOperator::NotEqual,
+        Err(error) => return Err(Status::invalid_argument(format!("etcdserver: unknown compare: {error}"))),
+    };
+    // What is given counts only if it is of the kind that the target says; anything else is 0, as if it were unset.
+    let target = match (Target::try_from(request.target), request.target_union) {
+        (Ok(Target::Version), Some(TargetUnion::Version(given))) => CompareTarget::Version(given),
+        (Ok(Target::Version), _) => CompareTarget::Version(0),
+        (Ok(Target::Create), Some(TargetUnion::CreateRevision(given))) => {
+            CompareTarget::CreateRevision(given)
+        }
+        (Ok(Target::Create), _) => CompareTarget::CreateRevision(0),
+        (Ok(Target::Mod), Some(TargetUnion::ModRevision(given))) => CompareTarget::ModRevision(given),
+        (Ok(Target::Mod), _) => CompareTarget::ModRevision(0),
+        (Ok(Target::Value), Some(TargetUnion::Value(given))) => CompareTarget::Value(given),
+        (Ok(Target::Value), _) => CompareTarget::Value(Bytes::new()),
+        (Ok(Target::Lease), Some(TargetUnion::Lease(given))) => CompareTarget::Lease(given),
+        (Ok(Target::Lease), _) => CompareTarget::Lease(0),
+        (Err(error), _) => {
+            return Err(Status::invalid_argument(format!("etcdserver: unknown compare: {error}")));
+        }
+    };
+    Ok(Compare { range, operator, target })
+}
+
+pub(super) fn key_value(kv: &KeyValue) -> mvccpb::KeyValue {
+    mvccpb::KeyValue {
+        key: kv.key.clone(),
+        create_revision: kv.create_revision,
+        mod_revision: kv.mod_revision,
+        version: kv.version,
+        value: kv.value.clone(),
+        lease: kv.lease.map_or(0, LeaseId::get),
+    }
+}
+
+fn key_values(kvs: &[Arc<KeyValue>]) -> Vec<mvccpb::KeyValue> {
+    kvs.iter().map(|kv| key_value(kv)).collect()
+}
+
+pub(super) fn range_response(
+    header: pb::ResponseHeader,
+    response: &RangeResponse,
+    keys_only: bool,
+) -> pb::RangeResponse {
+    let mut kvs = key_values(&response.kvs);
+    if keys_only {
+        for kv in &mut kvs {
+            kv.value.clear();
+        }
+    }
+    pb::RangeResponse { header: Some(header), kvs, more: response.more, count: response.count }
+}
+
+pub(super) fn put_response(header: pb::ResponseHeader, response: &PutResponse) -> pb::PutResponse {
+    pb::PutResponse { header: Some(header), prev_kv: response.prev_kv.as_deref().map(key_value) }
+}
+
+pub(super) fn delete_response(
+    header: pb::ResponseHeader,
+    response: &DeleteResponse,
+) -> pb::DeleteRangeResponse {
+    pb::DeleteRangeResponse {
+        header: Some(header),
+        deleted: response.deleted,
+        prev_kvs: key_values(&response.prev_kvs),
+    }
+}
+
+/// What a transaction did. `shape` tells of each operation what the response alone does not: whether values are wanted.
+pub(super) fn txn_response(
+    header: pb::ResponseHeader,
+    response: &TxnResponse,
+    shape: &TxnShape,
+) -> pb::TxnResponse {
+    let ops = if response.succeeded { &shape.success } else { &shape.failure };
+    let responses = response.responses.iter().zip(ops).map(|(response, op)| op_response(response, op));
+    pb::TxnResponse { header: Some(header), succeeded: response.succeeded, responses: responses.collect() }
+}
+
+/// The branches of a transaction, as far as its response depends on them: the transaction itself goes to the log.
+#[derive(Debug)]
+pub(super) struct TxnShape {
+    success: Vec<OpShape>,
+    failure: Vec<OpShape>,
+}
+
+#[derive(Debug)]
+enum OpShape {
+    Range { keys_only: bool },
+    Write,
+    Txn(TxnShape),
+}
+
+impl TxnShape {
+    pub(super) fn of(txn: &TxnRequest) -> Self {
+        let shapes = |ops: &[Op]| {
+            let shape = |op: &Op| match op {
+                Op::Range(range) => OpShape::Range { keys_only: range.keys_only },
+                Op::Put(_) | Op::Delete(_) => OpShape::Write,
+                Op::Txn(inner) => OpShape::Txn(Self::of(inner)),
+            };
+            ops.iter().map(shape).collect()
+        };
+        Self { success: shapes(&txn.success), failure: shapes(&txn.failure) }
+    }
+}
+
+fn op_response(response: &OpResponse, shape: &OpShape) -> pb::ResponseOp {
+    use pb::response_op::Response;
+    // The headers inside of a transaction carry the revision and nothing else.
+    let header = pb::ResponseHeader { revision: response.revision, ..pb::ResponseHeader::default() };
+    let response = match (&response.result, shape) {
+        (OpResult::Range(range), OpShape::Range { keys_only }) => {
+            Response::ResponseRange(range_response(header, range, *keys_only))
+        }
+        (OpResult::Range(range), _) => Response::ResponseRange(range_response(header, range, false)),
+        (OpResult::Put(put), _) => Response::ResponsePut(put_response(header, put)),
+        (OpResult::Delete(delete), _) => Response::ResponseDeleteRange(delete_response(header, delete)),
+        (OpResult::Txn(txn), OpShape::Txn(shape)) => Response::ResponseTxn(txn_response(header, txn, shape)),
+        (OpResult::Txn(_), _) => unreachable!("a response is of the kind of its operation"),
+    };
+    pb::ResponseOp { response: Some(response) }
+}
+
+pub(super) fn event(event: &Event, previous: Option<&KeyValue>) -> mvccpb::Event {
+    use mvccpb::event::EventType;
+    let (kind, kv) = match event {
+        Event::Put(kv) => (EventType::Put, key_value(kv)),
+        Event::Delete { key, revision } => {
+            let gone =
+                mvccpb::KeyValue { key: key.clone(), mod_revision: *revision, ..mvccpb::KeyValue::default() };
+            (EventType::Delete, gone)
+        }
+    };
+    mvccpb::Event { r#type: kind.into(), kv: Some(kv), prev_kv: previous.map(key_value) }
+}

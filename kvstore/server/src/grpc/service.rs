@@ -1,0 +1,206 @@
+//! What all services share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use landbridge_kvstore_store::Store;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::service::interceptor::InterceptedService;
+use tonic::service::{Interceptor, Routes};
+use tonic::{Extensions, Request, Status};
+
+use super::proto::etcdserverpb as pb;
+use super::status;
+use crate::access::{AccessError, AccessRules, Permissions};
+use crate::engine::Engine;
+use crate::leader::Leadership;
+
+/// What gRPC takes beyond the largest request, as in etcd.
+const OVERHEAD_BYTES: usize = 512 << 10;
+
+/// Limits and intervals of the API. The defaults are etcd's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// The largest request in bytes; etcd's `--max-request-bytes`.
+    pub max_request_bytes: usize,
+    /// The most operations of a transaction; etcd's `--max-txn-ops`.
+    pub max_txn_ops: usize,
+    /// How often a quiet watch is told how far it is, if it asked for that; etcd's `--watch-progress-notify-interval`.
+    pub progress_interval: Duration,
+}
+
+impl Default for ServiceSettings {
+    fn default() -> Self {
+        Self { max_request_bytes: 3 << 19, max_txn_ops: 128, progress_interval: Duration::from_mins(10) }
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// The common name of its certificate; `None` without one.
+    pub(crate) user: Option<Arc<str>>,
+}
+
+impl Peer {
+    pub(super) fn of(extensions: &Extensions) -> Self {
+        extensions.get::<Self>().cloned().unwrap_or_default()
+    }
+}
+
+/// All services of the API. Clones are of the same ones.
+#[derive(Clone, Debug)]
+pub(crate) struct Service(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    engine: Engine,
+    settings: ServiceSettings,
+    access: watch::Receiver<AccessRules>,
+    leadership: watch::Receiver<Leadership>,
+    /// The latest term that a command was carried out in, which may be ahead of what was seen of the leader.
+    latest_term: AtomicU64,
+    stop: CancellationToken,
+    advertise: Vec<String>,
+    min_lease_seconds: i64,
+    cluster_id: u64,
+    member_id: u64,
+}
+
+impl Service {
+    /// The services of `engine`.
+    ///
+    /// `stop` ends all streams.
+    pub(crate) fn new(
+        engine: Engine,
+        settings: ServiceSettings,
+        access: watch::Receiver<AccessRules>,
+        leadership: watch::Receiver<Leadership>,
+        stop: CancellationToken,
+        advertise: Vec<String>,
+        min_lease_seconds: i64,
+    ) -> Self {
+        let status = engine.status();
+        let (cluster_id, member_id) = (status.cluster_id, status.member_id);
+        Self(Arc::new(Shared {
+            engine,
+            settings,
+            access,
+            leadership,
+            latest_term: AtomicU64::new(0),
+            stop,
+            advertise,
+            min_lease_seconds,
+            cluster_id,
+            member_id,
+        }))
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    pub(super) fn settings(&self) -> ServiceSettings {
+        self.0.settings
+    }
+
+    /// Where clients reach this member.
+    pub(super) fn advertise(&self) -> &[String] {
+        &self.0.advertise
+    }
+
+    /// The shortest time that a lease lives, in seconds.
+    pub(super) fn min_lease_seconds(&self) -> i64 {
+        self.0.min_lease_seconds
+    }
+
+    /// The rules, as they change.
+    pub(super) fn access(&self) -> watch::Receiver<AccessRules> {
+        self.0.access.clone()
+    }
+
+    /// What the user of a connection may do by the rules of this moment.
+    pub(super) fn permissions(&self, peer: &Peer) -> Result<Permissions, AccessError> {
+        self.0.access.borrow().of(peer.user.as_deref())
+    }
+
+    /// The header of a response, in the term of this moment.
+    pub(super) fn header(&self, revision: i64) -> pb::ResponseHeader {
+        let term = self.0.leadership.borrow().term.max(self.0.latest_term.load(Ordering::Relaxed));
+        self.header_of_term(revision, term)
+    }
+
+    /// The header of a response about the state as it is.
+    pub(super) fn header_now(&self) -> pb::ResponseHeader {
+        self.header(self.0.engine.read(Store::revision))
+    }
+
+    /// The header of a response to a command that was carried out in this term.
+    pub(super) fn header_after(&self, revision: i64, term: u64) -> pb::ResponseHeader {
+        self.0.latest_term.fetch_max(term, Ordering::Relaxed);
+        self.header_of_term(revision, term)
+    }
+
+    pub(super) fn header_of_term(&self, revision: i64, raft_term: u64) -> pb::ResponseHeader {
+        let Shared { cluster_id, member_id, .. } = *self.0;
+        pb::ResponseHeader { cluster_id, member_id, revision, raft_term }
+    }
+
+    /// Completes with the reason when a stream has to end, whatever it is about.
+    pub(super) async fn stream_end(&self, needs_leader: bool) -> Status {
+        let mut leadership = self.0.leadership.clone();
+        tokio::select! {
+            biased;
+            () = self.0.stop.cancelled() => status::stopped(),
+            Ok(_) = leadership.wait_for(|seen| seen.is_lost), if needs_leader => status::no_leader(),
+        }
+    }
+}
+
+/// Whether a request wants to fail where no member leads, rather than wait.
+pub(super) fn needs_leader(metadata: &MetadataMap) -> bool {
+    metadata.get("hasleader").is_some_and(|value| value == "true")
+}
+
+impl Interceptor for Service {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        if needs_leader(request.metadata()) && !self.0.leadership.borrow().has_leader {
+            return Err(status::no_leader());
+        }
+        Ok(request)
+    }
+}
+
+/// All services, as gRPC reaches them.
+pub(crate) fn routes(service: &Service) -> Routes {
+    use pb::auth_server::AuthServer;
+    use pb::cluster_server::ClusterServer;
+    use pb::kv_server::KvServer;
+    use pb::lease_server::LeaseServer;
+    use pb::maintenance_server::MaintenanceServer;
+    use pb::watch_server::WatchServer;
+
+    let largest = service.settings().max_request_bytes + OVERHEAD_BYTES;
+    // Responses are as large as what was asked for.
+    macro_rules! limited {
+        ($server:ident) => {
+            InterceptedService::new(
+                $server::new(service.clone())
+                    .max_decoding_message_size(largest)
+                    .max_encoding_message_size(usize::MAX),
+                service.clone(),
+            )
+        };
+    }
+    let (_, health) = tonic_health::server::health_reporter();
+    Routes::new(limited!(KvServer))
+        .add_service(limited!(WatchServer))
+        .add_service(limited!(LeaseServer))
+        .add_service(limited!(MaintenanceServer))
+        .add_service(limited!(ClusterServer))
+        .add_service(limited!(AuthServer))
+        .add_service(health)
+}

@@ -1,0 +1,97 @@
+//! Errors as etcd says them.
+
+use landbridge_kvstore_store::{RangeError, StoreError};
+use tonic::body::Body;
+use tonic::codegen::http::{HeaderValue, Response};
+use tonic::{Code, Status};
+
+use crate::access::AccessError;
+use crate::engine::{ProposeError, ReadError};
+
+/// The request is larger than the store takes.
+pub(super) fn request_too_large() -> Status {
+    Status::invalid_argument("etcdserver: request is too large")
+}
+
+/// An order that etcd does not know.
+pub(super) fn invalid_sort() -> Status {
+    Status::invalid_argument("etcdserver: invalid sort option")
+}
+
+/// No member leads.
+pub(super) fn no_leader() -> Status {
+    Status::unavailable("etcdserver: no leader")
+}
+
+/// The member is stopping.
+pub(super) fn stopped() -> Status {
+    Status::unavailable("etcdserver: server stopped")
+}
+
+/// Gives a refusal of gRPC itself the code that etcd's gRPC has for it. tonic says that a message is out of range when it is
+/// too large, which etcd's clients take for something about revisions.
+pub(crate) fn message_too_large(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers_mut();
+    let says = |header: &str, text: &str| {
+        headers.get(header).is_some_and(|value| value.as_bytes().starts_with(text.as_bytes()))
+    };
+    if says("grpc-status", "11") && says("grpc-message", "Error,%20decoded%20message%20length%20too%20large")
+    {
+        headers.insert("grpc-status", HeaderValue::from(Code::ResourceExhausted as i32));
+    }
+    response
+}
+
+/// What this store does not do.
+pub(super) fn unimplemented(what: &str) -> Status {
+    Status::unimplemented(format!("landbridge: {what}"))
+}
+
+impl From<AccessError> for Status {
+    fn from(error: AccessError) -> Self {
+        let text = error.to_string();
+        match error {
+            AccessError::Anonymous => Self::invalid_argument(text),
+            AccessError::Denied => Self::permission_denied(text),
+        }
+    }
+}
+
+/// Why the store refuses a request.
+pub(super) fn refused(error: StoreError) -> Status {
+    let text = error.to_string();
+    match error {
+        StoreError::Range(RangeError::Compacted | RangeError::Future) | StoreError::TtlTooLarge => {
+            Status::out_of_range(text)
+        }
+        StoreError::LeaseNotFound => Status::not_found(text),
+        StoreError::LeaseExists => Status::failed_precondition(text),
+        StoreError::EmptyKey
+        | StoreError::KeyNotFound
+        | StoreError::ValueProvided
+        | StoreError::LeaseProvided
+        | StoreError::TooManyOps
+        | StoreError::DuplicateKey => Status::invalid_argument(text),
+    }
+}
+
+impl From<ProposeError> for Status {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NoLeader | ProposeError::NotLeader { .. } => no_leader(),
+            ProposeError::LeaderChanged => Self::unavailable("etcdserver: leader changed"),
+            ProposeError::Stopped => stopped(),
+            ProposeError::Io { .. } => Self::unavailable(format!("etcdserver: unhealthy cluster: {error}")),
+        }
+    }
+}
+
+impl From<ReadError> for Status {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NoLeader | ReadError::NotLeader { .. } => no_leader(),
+            ReadError::Stopped => stopped(),
+            ReadError::Io { .. } => Self::unavailable(format!("etcdserver: unhealthy cluster: {error}")),
+        }
+    }
+}

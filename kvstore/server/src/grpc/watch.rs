@@ -1,0 +1,215 @@
+//! Watches: one stream carries many.
+//!
+//! ```text
+//! requests ──┐
+//! rules ─────┼─► Session ── one at a time ─► messages
+//! revisions ─┘     └─ Watches: how far each is ── short reads ─► the store's history
+//! ```
+//!
+//! Invariants:
+//! - A stream is driven by its connection, which asks for the next message when there is room for it. So there is no task
+//!   to own, and no queue that a slow reader could fill or that could hold up a writer: what was not read is in the history.
+//! - While a message is on its way nothing else is decided: no change follows the message that a watch has ended, and what
+//!   is said about progress comes after the changes it speaks of.
+//! - Changed rules are seen before the next message.
+
+mod delivery;
+mod watches;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::proto::etcdserverpb as pb;
+use super::service::{Peer, Service, needs_leader};
+use crate::access::AccessRules;
+use delivery::Delivery;
+use watches::{News, Watches};
+
+type Responses = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl pb::watch_server::Watch for Service {
+    type WatchStream = Responses;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<pb::WatchRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        let session = Session::new(self.clone(), request);
+        let responses = unfold(Some(session), |session| async {
+            let mut session = session?;
+            match session.next().await {
+                Ok(response) => Some((Ok(response), Some(session))),
+                Err(end) => Some((Err(end), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(responses)))
+    }
+}
+
+/// One stream of watches.
+struct Session {
+    service: Service,
+    peer: Peer,
+    needs_leader: bool,
+    /// `None` once the client has said that it asks for nothing more; its watches live on.
+    requests: Option<Streaming<pb::WatchRequest>>,
+    revisions: watch::Receiver<i64>,
+    rules: watch::Receiver<AccessRules>,
+    watches: Watches,
+    /// What is on its way.
+    delivery: Option<Delivery>,
+    /// Behind that; a message for each watch at most.
+    news: VecDeque<(i64, pb::WatchResponse)>,
+    progress: Pin<Box<Sleep>>,
+}
+
+/// What a session waits for.
+enum Wake {
+    End(Status),
+    Rules,
+    Request(Option<pb::WatchRequest>),
+    Due,
+    Changed,
+    Progress,
+}
+
+impl Session {
+    fn new(service: Service, request: Request<Streaming<pb::WatchRequest>>) -> Self {
+        let progress = Box::pin(sleep(jittered(&service)));
+        Self {
+            peer: Peer::of(request.extensions()),
+            needs_leader: needs_leader(request.metadata()),
+            requests: Some(request.into_inner()),
+            revisions: service.engine().revisions(),
+            rules: service.access(),
+            watches: Watches::default(),
+            delivery: None,
+            news: VecDeque::new(),
+            progress,
+            service,
+        }
+    }
+
+    /// The next message, or why the stream ends.
+    async fn next(&mut self) -> Result<pb::WatchResponse, Status> {
+        loop {
+            if self.rules.has_changed().unwrap_or(false) {
+                self.rules.mark_unchanged();
+                self.revise();
+            }
+            if let Some(response) = self.next_ready() {
+                return Ok(response);
+            }
+            match self.wait().await {
+                Wake::End(status) => return Err(status),
+                Wake::Rules => self.revise(),
+                Wake::Request(Some(request)) => self.take(request),
+                Wake::Request(None) => self.requests = None,
+                Wake::Due => {
+                    let news = self.service.engine().read(|store| self.watches.step(store));
+                    if news.is_none() {
+                        // The way through a long history is shared with others.
+                        tokio::task::yield_now().await;
+                    }
+                    self.announce(news);
+                }
+                Wake::Changed => self.watches.wake(),
+                Wake::Progress => {
+                    self.progress.as_mut().reset(Instant::now() + jittered(&self.service));
+                    let news = self.watches.progress_round();
+                    self.announce(news);
+                }
+            }
+        }
+    }
+
+    /// Ends what the rules no longer allow, what is on its way included.
+    fn revise(&mut self) {
+        let permissions = self.service.permissions(&self.peer);
+        let ended = self.service.engine().read(|store| self.watches.revise(store, &permissions));
+        self.delivery = self.delivery.take().filter(|delivery| self.watches.contains(delivery.watch_id));
+        self.announce(ended);
+    }
+
+    /// What can be sent without waiting.
+    fn next_ready(&mut self) -> Option<pb::WatchResponse> {
+        if let Some(delivery) = &mut self.delivery {
+            let part = delivery.next_part(self.service.settings().max_request_bytes);
+            if let Some(part) = part {
+                return Some(pb::WatchResponse {
+                    header: Some(self.service.header(part.revision)),
+                    watch_id: delivery.watch_id,
+                    events: part.events,
+                    fragment: part.fragment,
+                    ..pb::WatchResponse::default()
+                });
+            }
+            self.delivery = None;
+        }
+        let (revision, response) = self.news.pop_front()?;
+        Some(pb::WatchResponse { header: Some(self.service.header(revision)), ..response })
+    }
+
+    async fn wait(&mut self) -> Wake {
+        let requests = &mut self.requests;
+        let request = async {
+            match requests {
+                Some(requests) => requests.message().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            end = self.service.stream_end(self.needs_leader) => Wake::End(end),
+            Ok(()) = self.rules.changed() => Wake::Rules,
+            request = request => match request {
+                Ok(request) => Wake::Request(request),
+                Err(error) => Wake::End(error),
+            },
+            () = std::future::ready(()), if self.watches.is_due() => Wake::Due,
+            Ok(()) = self.revisions.changed() => Wake::Changed,
+            () = &mut self.progress, if self.watches.want_progress() => Wake::Progress,
+        }
+    }
+
+    fn take(&mut self, request: pb::WatchRequest) {
+        use pb::watch_request::RequestUnion;
+        let engine = self.service.engine();
+        let news = match request.request_union {
+            Some(RequestUnion::CreateRequest(request)) => {
+                let permissions = self.service.permissions(&self.peer);
+                Some(engine.read(|store| self.watches.create(store, request, permissions)))
+            }
+            Some(RequestUnion::CancelRequest(request)) => {
+                engine.read(|store| self.watches.cancel(store, request.watch_id))
+            }
+            Some(RequestUnion::ProgressRequest(_)) => {
+                engine.read(|store| self.watches.request_progress(store));
+                None
+            }
+            None => None,
+        };
+        self.announce(news);
+    }
+
+    fn announce(&mut self, news: impl IntoIterator<Item = News>) {
+        for news in news {
+            match news {
+                News::Changes(delivery) => self.delivery = Some(delivery),
+                News::Message(revision, response) => self.news.push_back((revision, response)),
+            }
+        }
+    }
+}
+
+/// The time until the next round of progress: up to a tenth longer than set, so that streams do not all speak at once.
+fn jittered(service: &Service) -> std::time::Duration {
+    service.settings().progress_interval.mul_f64(1.0 + fastrand::f64() / 10.0)
+}

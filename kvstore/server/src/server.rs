@@ -1,0 +1,200 @@
+//! The store as others reach it: an engine behind a port.
+//!
+//! ```text
+//! port ─► accept loop ─► connections ─► gRPC services ─► Engine
+//!              rules of access ──────────────┘
+//! ```
+//!
+//! Invariants:
+//! - Every task is owned by the [`Server`], and ends with it: streams are told, what is under way gets a moment, and then
+//!   connections are cut.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tower::util::MapResponseLayer;
+use tracing::{info, warn};
+
+use crate::accept::{READY_CONNECTIONS, accept_loop};
+use crate::access::AccessRules;
+use crate::engine::{Engine, EngineOptions, OpenError, ShutdownError};
+use crate::grpc::{Service, ServiceSettings, message_too_large, routes};
+use crate::leader::{Leadership, watch_leader};
+use crate::tls::{TlsError, TlsFiles, TlsSource};
+
+/// An idle client is asked whether it lives after this time, and has as long to answer as the second says. etcd's values.
+const PING_INTERVAL: Duration = Duration::from_hours(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Requests that a client may give up before they were looked at. Whoever closes hundreds of watches at once is no attacker.
+const PENDING_RESETS: usize = 4096;
+/// How long requests under way may take when the server stops.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Settings of a server.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// The store behind it.
+    pub engine: EngineOptions,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The URLs by which clients reach it, told to those who ask for the members.
+    pub advertise: Vec<String>,
+    /// TLS with client certificates; `None` is plain and for loopback.
+    pub tls: Option<TlsFiles>,
+    /// Who may read and write which keys. A change counts from the next request on, and for running watches too.
+    pub access: watch::Receiver<AccessRules>,
+}
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It cannot listen.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The files of TLS cannot be used.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] TlsError),
+    /// The store cannot be opened.
+    #[error("the store cannot be opened")]
+    Engine(#[from] OpenError),
+}
+
+/// A running store. Dropping it ends it at once; [`Server::shutdown`] lets it finish.
+#[derive(Debug)]
+pub struct Server {
+    engine: Engine,
+    address: SocketAddr,
+    tasks: JoinSet<()>,
+    stop: DropGuard,
+    cut: DropGuard,
+}
+
+impl Server {
+    /// Opens the store and serves it.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(options: ServerOptions) -> Result<Self, StartError> {
+        Self::start_with(options, ServiceSettings::default()).await
+    }
+
+    /// As [`Server::start`], with other limits and intervals than etcd's.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_with(options: ServerOptions, settings: ServiceSettings) -> Result<Self, StartError> {
+        let ServerOptions { engine, listen, advertise, tls, access } = options;
+        let tls = tls.map(TlsSource::new).transpose()?;
+        let failed = |source| StartError::Listen { address: listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        if tls.is_none() && !address.ip().is_loopback() {
+            warn!(%address, "the store is served without TLS beyond this machine: anyone may read and write it");
+        }
+        let election_timeout = engine.election_timeout;
+        let engine = Engine::open(engine).await?;
+
+        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+        let observed = engine.clone();
+        let look = move || {
+            let status = observed.status();
+            (status.leader.is_some(), status.term)
+        };
+        let (leadership, seen) = watch::channel(Leadership::new(look()));
+        let service = Service::new(
+            engine.clone(),
+            settings,
+            access,
+            seen,
+            stop.clone(),
+            advertise,
+            min_lease_seconds(election_timeout),
+        );
+        let mut tasks = JoinSet::new();
+        let (ready, connections) = mpsc::channel(READY_CONNECTIONS);
+        tasks.spawn(accept_loop(listener, tls, ready, stop.clone(), cut.clone()));
+        let watch_stop = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = watch_stop.cancelled() => {}
+                () = watch_leader(look, election_timeout, leadership) => {}
+            }
+        });
+        let serving = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(PING_INTERVAL))
+            .http2_keepalive_timeout(Some(PING_TIMEOUT))
+            .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+            // A watch is a stream; whoever limits them stalls a client with many.
+            .max_concurrent_streams(u32::MAX)
+            .layer(MapResponseLayer::new(message_too_large))
+            .add_routes(routes(&service))
+            .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.clone().cancelled_owned());
+        tasks.spawn(async move {
+            if let Err(error) = serving.await {
+                warn!(%error, "the store is no longer served");
+            }
+        });
+        info!(%address, "the store is served");
+        Ok(Self { engine, address, tasks, stop: stop.drop_guard(), cut: cut.drop_guard() })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The store behind it.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Ends streams, lets requests finish for a moment, cuts connections and closes the store.
+    ///
+    /// # Errors
+    /// [`ShutdownError`]; the server has ended all the same.
+    pub async fn shutdown(self) -> Result<(), ShutdownError> {
+        let Self { engine, mut tasks, stop, cut, .. } = self;
+        drop(stop);
+        let drained = timeout(DRAIN_DEADLINE, async { while tasks.join_next().await.is_some() {} }).await;
+        drop(cut);
+        if drained.is_err() {
+            info!("clients were still connected, and are cut off");
+            let cut_off = timeout(DRAIN_DEADLINE, async { while tasks.join_next().await.is_some() {} }).await;
+            if cut_off.is_err() {
+                warn!("connections did not end when they were cut");
+            }
+        }
+        tasks.shutdown().await;
+        engine.shutdown().await
+    }
+}
+
+/// The shortest time that a lease lives: a new leader has to be there before the first one can run out, as in etcd.
+fn min_lease_seconds(election_timeout: Duration) -> i64 {
+    let milliseconds = election_timeout.as_millis() * 3 / 2;
+    i64::try_from(milliseconds.div_ceil(1000)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_outlives_an_election() {
+        assert_eq!(min_lease_seconds(Duration::from_secs(1)), 2);
+        assert_eq!(min_lease_seconds(Duration::from_secs(2)), 3);
+        assert_eq!(min_lease_seconds(Duration::from_millis(100)), 1);
+    }
+}

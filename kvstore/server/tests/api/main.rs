@@ -1,0 +1,12 @@
+//! The store's API over real sockets: one suite for our store and for the etcd that others run, and what only ours has.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod access;
+mod etcdctl;
+mod ours;
+mod pki;
+mod shutdown;
+mod store;
+mod suite;
+mod tls;

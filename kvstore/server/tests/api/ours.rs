@@ -1,0 +1,121 @@
+//! What etcd does not do alike in all versions, or does not do well: checked against ours alone.
+
+use landbridge_kvstore_server::AccessRules;
+use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
+use tonic::Code;
+
+use crate::store::{Client, Ours};
+use crate::suite::assert_refused;
+
+/// etcd 3.5 crashes.
+#[tokio::test]
+async fn an_unknown_order_is_refused() {
+    let ours = Ours::start(AccessRules::Open, None).await;
+    let client = Client::connect(&ours.endpoint("http"), "a").await;
+    let text = "etcdserver: invalid sort option";
+    let target = pb::RangeRequest { sort_target: 9, ..client.range_of("a", "b") };
+    assert_refused(client.range(target).await, Code::InvalidArgument, text);
+    let order = pb::RangeRequest { sort_order: 9, ..client.range_of("a", "b") };
+    assert_refused(client.range(order).await, Code::InvalidArgument, text);
+    ours.stop().await;
+}
+
+/// etcd's answer depends on its version.
+#[tokio::test]
+async fn a_watch_from_before_the_beginning_is_refused() {
+    let ours = Ours::start(AccessRules::Open, None).await;
+    let client = Client::connect(&ours.endpoint("http"), "a").await;
+    let mut watch = client.watch();
+    let request = pb::WatchCreateRequest { key: client.key("a"), start_revision: -1, ..Default::default() };
+    let response = watch.create(request).await;
+    assert_eq!((response.watch_id, response.canceled), (-1, true));
+    assert_eq!(response.cancel_reason, "mvcc: required revision has been compacted");
+    ours.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_holds_up_no_one_and_misses_nothing_until_it_is_compacted() {
+    let ours = Ours::start(AccessRules::Open, None).await;
+    let client = Client::connect(&ours.endpoint("http"), "a").await;
+    // A connection of its own: flow control is by connection, too.
+    let slow = Client::connect(&ours.endpoint("http"), "a").await;
+    let mut watch = slow.watch();
+    watch.create(pb::WatchCreateRequest { key: client.key("a"), ..Default::default() }).await;
+    let mut last = 0;
+    for _ in 0..20 {
+        let value = vec![b'x'; 1_000_000].into();
+        let request = pb::PutRequest { key: client.key("a"), value, ..Default::default() };
+        last = client.kv().put(request).await.unwrap().into_inner().header.unwrap().revision;
+    }
+    client.compact(last).await.unwrap();
+
+    let mut expected = last - 19;
+    loop {
+        let response = watch.next().await;
+        if response.canceled {
+            assert_eq!(response.compact_revision, last);
+            break;
+        }
+        for event in response.events {
+            assert_eq!(event.kv.unwrap().mod_revision, expected);
+            expected += 1;
+        }
+    }
+    assert!(expected < last, "some of it was still to be read");
+    ours.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_stops_when_the_right_to_it_does() {
+    let ours = Ours::start(AccessRules::Open, None).await;
+    let client = Client::connect(&ours.endpoint("http"), "a").await;
+    let first = client.revision().await + 1;
+    for _ in 0..20 {
+        let value = vec![b'x'; 1_000_000].into();
+        let request = pb::PutRequest { key: client.key("a"), value, ..Default::default() };
+        client.kv().put(request).await.unwrap();
+    }
+    let mut watch = client.watch();
+    watch
+        .create(pb::WatchCreateRequest { key: client.key("a"), start_revision: first, ..Default::default() })
+        .await;
+    assert_eq!(watch.next().await.events.len(), 1, "a message is cut where a revision ends");
+    ours.access.send(AccessRules::ByUser(Vec::new())).unwrap();
+    let mut events = 1;
+    let end = loop {
+        let response = watch.next().await;
+        if response.canceled {
+            break response;
+        }
+        events += response.events.len();
+    };
+    assert_eq!(end.cancel_reason, "rpc error: code = InvalidArgument desc = etcdserver: user name is empty");
+    assert!(events < 20, "what was under way in the connection arrives, and no more");
+    ours.stop().await;
+}
+
+/// etcd answers too, once all is told, but forgets a question that comes before.
+#[tokio::test]
+async fn a_question_for_progress_is_answered_however_early_it_comes() {
+    let ours = Ours::start(AccessRules::Open, None).await;
+    let client = Client::connect(&ours.endpoint("http"), "a").await;
+    let first = client.put("a", "").await;
+    for _ in 0..50 {
+        client.put("a", "").await;
+    }
+    let mut watch = client.watch();
+    watch
+        .create(pb::WatchCreateRequest { key: client.key("a"), start_revision: first, ..Default::default() })
+        .await;
+    watch.request_progress().await;
+    let mut events = 0;
+    loop {
+        let response = watch.next().await;
+        if response.watch_id == -1 {
+            assert_eq!((events, response.header.unwrap().revision), (51, first + 50));
+            break;
+        }
+        events += response.events.len();
+    }
+    ours.stop().await;
+}

@@ -1,0 +1,109 @@
+//! Who gets in.
+
+use std::fs;
+use std::time::Duration;
+
+use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
+use landbridge_kvstore_server::{AccessRules, StartError, TlsError};
+use pb::kv_client::KvClient;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tonic::transport::ClientTlsConfig;
+
+use crate::pki::{Ca, client_tls, connect};
+use crate::store::{Ours, soon};
+
+/// Connects and reads something, since in TLS 1.3 a client learns only then that it was refused.
+async fn read(endpoint: &str, tls: ClientTlsConfig) -> Result<(), String> {
+    let channel = soon(connect(endpoint, tls)).await.map_err(|error| format!("{error:?}"))?;
+    let request = pb::RangeRequest { key: "a".into(), ..Default::default() };
+    soon(KvClient::new(channel).range(request)).await.map(|_| ()).map_err(|error| format!("{error:?}"))
+}
+
+#[tokio::test]
+async fn only_certificates_of_the_configured_ca_get_in() {
+    let (ca, other) = (Ca::new("ours"), Ca::new("theirs"));
+    let ours = Ours::start(AccessRules::Open, Some(ca.server_files())).await;
+    let endpoint = ours.endpoint("https");
+
+    read(&endpoint, client_tls(&ca.pem(), Some(&ca.sign("client")))).await.unwrap();
+    let refused = read(&endpoint, client_tls(&ca.pem(), Some(&other.sign("client")))).await.unwrap_err();
+    assert!(!refused.contains("etcdserver"), "{refused}");
+    read(&endpoint, client_tls(&ca.pem(), None)).await.unwrap_err();
+    read(&ours.endpoint("http"), ClientTlsConfig::new()).await.unwrap_err();
+    ours.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_replaced_on_disk_counts_from_the_next_handshake_on() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let files = old.server_files();
+    let ours = Ours::start(AccessRules::Open, Some(files.clone())).await;
+    let endpoint = ours.endpoint("https");
+    let (with_old, with_new) = (
+        client_tls(&old.pem(), Some(&old.sign("client"))),
+        client_tls(&new.pem(), Some(&new.sign("client"))),
+    );
+    let established = connect(&endpoint, with_old.clone()).await.unwrap();
+    read(&endpoint, with_new.clone()).await.unwrap_err();
+
+    // While certificate and key do not fit together, nobody gets in.
+    let replacement = new.server_files();
+    fs::copy(&replacement.certificate, &files.certificate).unwrap();
+    read(&endpoint, with_old.clone()).await.unwrap_err();
+    fs::copy(&replacement.key, &files.key).unwrap();
+    fs::copy(&replacement.ca, &files.ca).unwrap();
+    read(&endpoint, with_new).await.unwrap();
+    read(&endpoint, with_old).await.unwrap_err();
+
+    // Who is in stays in.
+    let request = pb::RangeRequest { key: "a".into(), ..Default::default() };
+    soon(KvClient::new(established).range(request)).await.unwrap();
+    ours.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_shake_hands_holds_up_no_one() {
+    let ca = Ca::new("ours");
+    let ours = Ours::start(AccessRules::Open, Some(ca.server_files())).await;
+    let endpoint = ours.endpoint("https");
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        silent.push(TcpStream::connect(ours.server.local_addr()).await.unwrap());
+    }
+    let in_time = read(&endpoint, client_tls(&ca.pem(), Some(&ca.sign("client"))));
+    tokio::time::timeout(Duration::from_secs(5), in_time)
+        .await
+        .expect("no one waits for the silent ones")
+        .unwrap();
+    ours.stop().await;
+    // The server has let go of them.
+    for mut connection in silent {
+        assert!(matches!(soon(connection.read(&mut [0; 1])).await, Ok(0) | Err(_)));
+    }
+}
+
+#[tokio::test]
+async fn a_store_without_usable_files_does_not_start() {
+    let ca = Ca::new("ours");
+    let good = ca.server_files();
+    let dir = tempfile::tempdir().unwrap();
+    let (_, access) = tokio::sync::watch::channel(AccessRules::Open);
+    let start = async |tls| {
+        let options = landbridge_kvstore_server::ServerOptions {
+            engine: crate::store::engine_options(dir.path()),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            advertise: Vec::new(),
+            tls: Some(tls),
+            access: access.clone(),
+        };
+        landbridge_kvstore_server::Server::start(options).await.map(drop)
+    };
+    use landbridge_kvstore_server::TlsFiles;
+    let missing = TlsFiles { ca: dir.path().join("none"), ..good.clone() };
+    assert!(matches!(start(missing).await, Err(StartError::Tls(TlsError::Read { .. }))));
+    let key_as_ca = TlsFiles { ca: good.key.clone(), ..good.clone() };
+    assert!(matches!(start(key_as_ca).await, Err(StartError::Tls(TlsError::Content { .. }))));
+    let unpaired = TlsFiles { key: ca.sign("other").key, ..good };
+    assert!(matches!(start(unpaired).await, Err(StartError::Tls(TlsError::Pair { .. }))));
+}
