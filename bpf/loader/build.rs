@@ -14,12 +14,14 @@ use std::process::Command;
 
 const OBJECT: &str = "landbridge-bpf-programs";
 const TARGET: &str = "bpfel-unknown-none";
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 7] = [
     "../programs/src",
     "../programs/Cargo.toml",
     "../programs/Cargo.lock",
     "../maps/src",
     "../maps/Cargo.toml",
+    "../verdict/src",
+    "../verdict/Cargo.toml",
 ];
 const VARIABLES: [&str; 5] = [
     "LANDBRIDGE_BPF_OBJECT",

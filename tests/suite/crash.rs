@@ -9,9 +9,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use landbridge_bpf_loader::TrafficCounter;
+use landbridge_bpf_loader::Datapath;
 use landbridge_lab::requirement::{Requirement, met};
 use landbridge_lab::{Direction, Lab, LabName, LabSpec, traces};
+
+use super::datapath::fixture;
 
 /// Names the lab that a second run of this very test is to start and then to wait in.
 const VICTIM: &str = "LANDBRIDGE_TEST_VICTIM_LAB";
@@ -31,8 +33,9 @@ fn be_the_victim(name: &str) -> ! {
     let spec = LabSpec::new(name.parse().unwrap()).with_clusters(2, 1, 1);
     let lab = Lab::start(spec).unwrap();
     let node = lab.host("a1").unwrap();
-    let mut counter = TrafficCounter::load(&node.bpf_folder().unwrap()).unwrap();
-    node.inside(|| counter.attach("eth0")).unwrap().unwrap();
+    fixture::make_overlay(&node);
+    let options = fixture::options(&node, 1);
+    let _datapath = node.inside(|| Datapath::open(&options)).unwrap().unwrap();
     let mut sleep = node.command("sleep").unwrap();
     sleep.arg("600");
     let _program = node.spawn("sleeper", sleep).unwrap();
@@ -75,8 +78,11 @@ fn a_killed_process_leaves_a_lab_that_clean_removes() {
         .collect();
     assert_eq!(namespaces.len(), 7, "{left:?}");
     assert_eq!(processes_inside(&namespaces).len(), 1, "the program outlives its lab's process");
-    let pin = Path::new("/run/landbridge/lab").join(name.as_str()).join("bpf/a1/eth0-count_ingress");
-    assert!(pin.exists(), "the program is still attached");
+    let pin = Path::new("/run/landbridge/lab").join(name.as_str()).join("bpf/a1/landbridge/v1");
+    assert!(
+        pin.join("maps/IPCACHE").exists() && pin.join("overlay").exists(),
+        "the programs are still attached"
+    );
 
     // Another test's clean may come first, and not be done yet; either way nothing is left.
     landbridge_lab::remove_stale().unwrap();

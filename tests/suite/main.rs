@@ -2,5 +2,5 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod crash;
+mod datapath;
 mod real_etcd;
-mod traffic_counter;

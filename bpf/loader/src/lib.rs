@@ -1,12 +1,43 @@
-//! Loads, attaches and pins the kernel side and reads its maps: the only crate that calls aya.
+//! Loads, attaches and pins the kernel side and reads and writes its maps: the only crate that calls aya.
+//!
+//! ```text
+//!  <pins>/v<schema>/ ├─ maps/IPCACHE, …               what the programs know, taken over by the next process
+//!                    ├─ cgroup/<id>/connect4, …       a service address becomes a backend
+//!                    ├─ overlay/lb_vxlan@7/…          from and to other nodes
+//!                    └─ endpoints/lxc1@9/…            from and to a pod
+//! ```
+//!
+//! Invariants:
+//! - Everything is pinned: programs go on when a [`Datapath`] is dropped or its process ends.
+//! - A hook is never without its program while another process takes over: links are pointed at the new programs.
+//! - A pinned map of another shape is never used, since the kernel would read it as what it is not.
+//! - A link's folder is named after what it is attached to, number included, so that an interface or cgroup that was
+//!   made anew under its old name gets links of its own.
 //!
 //! The object travels inside of the crate, compiled by its build script from `bpf/programs`. Interfaces are named
-//! as the calling thread sees them, so attach from within the node's network namespace.
+//! as the calling thread sees them, so open and attach from within the node's network namespace.
 
-mod traffic;
+mod datapath;
+mod error;
+mod hooks;
+mod link;
+mod nodes;
+mod reason;
+mod runs;
+mod services;
+mod shape;
+mod sizes;
+mod table;
 
+pub use datapath::{Datapath, DatapathOptions};
+pub use error::{DatapathError, MapError};
 pub use landbridge_bpf_maps as maps;
-pub use traffic::{LoadError, TrafficCounter};
+pub use nodes::Nodes;
+pub use reason::reason_name;
+pub use services::Services;
+pub use shape::MapShape;
+pub use sizes::MapSizes;
+pub use table::Table;
 
 /// The compiled kernel side, aligned as the ELF parser wants it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/landbridge.o"));

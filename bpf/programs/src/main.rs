@@ -1,4 +1,13 @@
-//! The kernel side: programs that run at hooks of the kernel, one module per hook.
+//! The kernel side: programs that run at hooks of the kernel, one module per place.
+//!
+//! ```text
+//!  application ── sockets ──►  pod ══ veth ══► from_pod ─┬─► (a pod of this node) redirect_peer
+//!                                    ◄── to_pod ◄─ stack ├─► to_overlay ══ VXLAN ══► from_overlay ─► redirect_peer
+//!                                                        └─► stack: this node, the world
+//! ```
+//!
+//! What decides is in `landbridge-bpf-verdict`; here are the kernel's maps and what is done to packets. A program is a
+//! function that returns what becomes of the packet, or why it is dropped; its entry point counts both.
 //!
 //! Rules that the verifier enforces late and with long messages, so keep them while writing: no panic may remain
 //! (`get`, never an index), and a bound that the compiler can prove has to stay visible to the verifier
@@ -6,8 +15,12 @@
 #![no_std]
 #![no_main]
 
+mod frame;
 mod metrics;
-mod traffic;
+mod overlay;
+mod pod;
+mod sockets;
+mod tables;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

@@ -1,0 +1,245 @@
+//! Which program goes where, and the links that keep it there.
+//!
+//! A pinned link is pointed at this process's program; only where there is none, or where what it was attached to is
+//! gone, a new one is made. So a hook is never without its program, and never has two.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use aya::Ebpf;
+use aya::programs::links::FdLink;
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{
+    CgroupAttachMode, CgroupSockAddr, LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType,
+};
+use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+
+use crate::error::DatapathError;
+use crate::link::replace_program;
+
+/// On the cgroup of the node.
+pub(crate) const SOCKET_PROGRAMS: [&str; 8] =
+    ["connect4", "connect6", "sendmsg4", "sendmsg6", "recvmsg4", "recvmsg6", "getpeername4", "getpeername6"];
+/// On the tunnel interface.
+pub(crate) const OVERLAY_PROGRAMS: [InterfaceProgram; 2] =
+    [("from_overlay", TcAttachType::Ingress), ("to_overlay", TcAttachType::Egress)];
+/// On the node's side of a pod's interface.
+pub(crate) const ENDPOINT_PROGRAMS: [InterfaceProgram; 2] =
+    [("from_pod", TcAttachType::Ingress), ("to_pod", TcAttachType::Egress)];
+
+/// Lines of the verifier's log that an error shows: its verdict comes last.
+const VERIFIER_LINES: usize = 12;
+
+pub(crate) type InterfaceProgram = (&'static str, TcAttachType);
+
+/// Loads every program into the kernel, so that nothing is attached if one is refused.
+pub(crate) fn load_programs(object: &mut Ebpf) -> Result<(), DatapathError> {
+    let of_interfaces = OVERLAY_PROGRAMS.iter().chain(&ENDPOINT_PROGRAMS).map(|(name, _)| *name);
+    for name in SOCKET_PROGRAMS.into_iter().chain(of_interfaces) {
+        let outcome = match object.program_mut(name) {
+            Some(Program::SchedClassifier(program)) => program.load(),
+            Some(Program::CgroupSockAddr(program)) => program.load(),
+            _ => return Err(DatapathError::Missing(name)),
+        };
+        outcome.map_err(|error| match error {
+            ProgramError::LoadError { verifier_log, .. } => {
+                let log = last_lines(&verifier_log.to_string(), VERIFIER_LINES);
+                DatapathError::Refused { program: name, log }
+            }
+            source => DatapathError::Load { program: name, source },
+        })?;
+    }
+    Ok(())
+}
+
+/// Attaches the socket programs to a cgroup, with their links in a folder of `links`. Links to other cgroups go.
+pub(crate) fn attach_cgroup(object: &mut Ebpf, links: &Path, cgroup: &Path) -> Result<(), DatapathError> {
+    let unopened = |source| DatapathError::Cgroup { path: cgroup.to_owned(), source };
+    let file = File::open(cgroup).map_err(unopened)?;
+    // The inode number of a cgroup's folder is the kernel's id of the cgroup.
+    let id = rustix::fs::fstat(&file).map_err(|error| unopened(error.into()))?.st_ino;
+    let folder = links.join(id.to_string());
+    make_folder(&folder)?;
+    for name in SOCKET_PROGRAMS {
+        let refused =
+            |source| DatapathError::Attach { program: name, target: cgroup.display().to_string(), source };
+        let program = object.program_mut(name).ok_or(DatapathError::Missing(name))?;
+        let program: &mut CgroupSockAddr = program.try_into().map_err(refused)?;
+        let path = folder.join(name);
+        if !point_at(&path, name, program.fd().map_err(refused)?)? {
+            // A link to a cgroup stands beside others by itself: the kernel refuses it any other mode.
+            let id = program.attach(&file, CgroupAttachMode::Single).map_err(refused)?;
+            let link = program.take_link(id).map_err(refused)?;
+            pin(link.try_into().map_err(|source| DatapathError::Link { program: name, source })?, path)?;
+        }
+    }
+    remove_others(links, &folder)
+}
+
+/// Attaches programs to an interface, with their links in a folder of `links`, which is returned. If one cannot be
+/// attached, the ones before it are detached again unless they were there before.
+pub(crate) fn attach_interface(
+    object: &mut Ebpf,
+    links: &Path,
+    interface: &str,
+    programs: &[InterfaceProgram],
+) -> Result<PathBuf, DatapathError> {
+    let folder = links.join(folder_name(interface, index_of(interface)?));
+    make_folder(&folder)?;
+    let mut fresh = Vec::new();
+    for (name, hook) in programs {
+        let path = folder.join(name);
+        match attach_classifier(object, name, *hook, interface, &path) {
+            Ok(true) => fresh.push(path),
+            Ok(false) => {}
+            Err(error) => {
+                for path in fresh {
+                    // The error that is returned says more than a second one would.
+                    let _ = fs::remove_file(path);
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(folder)
+}
+
+/// Points all links of `programs` in the folders of `links` at this process's programs. Folders of interfaces that are
+/// gone are deleted.
+pub(crate) fn refresh(
+    object: &mut Ebpf,
+    links: &Path,
+    programs: &[InterfaceProgram],
+) -> Result<(), DatapathError> {
+    for folder in folders(links)? {
+        let mut attached = false;
+        for (name, _) in programs {
+            let refused = |source| DatapathError::Attach {
+                program: name,
+                target: folder.display().to_string(),
+                source,
+            };
+            let program = object.program_mut(name).ok_or(DatapathError::Missing(name))?;
+            let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
+            attached |= point_at(&folder.join(name), name, program.fd().map_err(refused)?)?;
+        }
+        if !attached {
+            remove_folder(&folder)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether a new link was made.
+fn attach_classifier(
+    object: &mut Ebpf,
+    name: &'static str,
+    hook: TcAttachType,
+    interface: &str,
+    path: &Path,
+) -> Result<bool, DatapathError> {
+    let refused = |source| DatapathError::Attach { program: name, target: interface.to_owned(), source };
+    let program = object.program_mut(name).ok_or(DatapathError::Missing(name))?;
+    let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
+    if point_at(path, name, program.fd().map_err(refused)?)? {
+        return Ok(false);
+    }
+    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let id = program.attach_with_options(interface, hook, options).map_err(refused)?;
+    let link = program.take_link(id).map_err(refused)?;
+    pin(link.try_into().map_err(|source| DatapathError::Link { program: name, source })?, path.to_owned())?;
+    Ok(true)
+}
+
+/// Points the pinned link at a program. False if there is none; one whose interface or cgroup is gone is deleted.
+fn point_at(path: &Path, name: &'static str, program: impl AsFd) -> Result<bool, DatapathError> {
+    let failed = |source| DatapathError::Replace { program: name, path: path.to_owned(), source };
+    match replace_program(path, program.as_fd()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
+            fs::remove_file(path).map_err(failed)?;
+            Ok(false)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn pin(link: FdLink, path: PathBuf) -> Result<(), DatapathError> {
+    link.pin(&path).map(drop).map_err(|source| DatapathError::Pin { path, source })
+}
+
+/// The number of an interface in the network namespace of the calling thread.
+pub(crate) fn index_of(interface: &str) -> Result<u32, DatapathError> {
+    let failed = |error: rustix::io::Errno| DatapathError::NoInterface {
+        interface: interface.to_owned(),
+        source: error.into(),
+    };
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None).map_err(failed)?;
+    netdevice::name_to_index(any, interface).map_err(failed)
+}
+
+/// The folder of an interface's links. bpf filesystems take no dot in a name, and interfaces no colon.
+fn folder_name(interface: &str, index: u32) -> String {
+    format!("{}@{index}", interface.replace('.', ":"))
+}
+
+/// The interface that a folder is named after, and its number.
+pub(crate) fn interface_of(folder: &Path) -> Option<(String, u32)> {
+    let (name, index) = folder.file_name()?.to_str()?.rsplit_once('@')?;
+    Some((name.replace(':', "."), index.parse().ok()?))
+}
+
+/// The folders in a folder; none if it does not exist.
+pub(crate) fn folders(path: &Path) -> Result<Vec<PathBuf>, DatapathError> {
+    let failed = |source| DatapathError::Folder { action: "read", path: path.to_owned(), source };
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
+}
+
+pub(crate) fn make_folder(path: &Path) -> Result<(), DatapathError> {
+    fs::create_dir_all(path).map_err(|source| DatapathError::Folder {
+        action: "create",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Deletes a folder of pins, which detaches what only they keep attached.
+pub(crate) fn remove_folder(path: &Path) -> Result<(), DatapathError> {
+    match fs::remove_dir_all(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(DatapathError::Folder { action: "delete", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Deletes all folders of `links` but one.
+pub(crate) fn remove_others(links: &Path, kept: &Path) -> Result<(), DatapathError> {
+    folders(links)?.iter().filter(|folder| *folder != kept).try_for_each(|folder| remove_folder(folder))
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_name_any_interface() {
+        for name in ["lxc1", "eth0.100", "a@b"] {
+            let folder = folder_name(name, 7);
+            assert!(!folder.contains('.'));
+            assert_eq!(interface_of(&Path::new("/x").join(folder)), Some((name.to_owned(), 7)));
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! How large the maps are.
+
+use landbridge_bpf_maps::{BACKENDS_LEN, NODES_LEN};
+
+/// How many entries each map may have. A node's maps keep their sizes until its pins are deleted.
+///
+/// Hashes and tries take memory as they fill; arrays, `connections` and `udp_peers` take it at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapSizes {
+    /// Addresses of pods and nodes of the whole mesh.
+    pub ipcache: u32,
+    /// Prefixes of the whole mesh.
+    pub cidrs: u32,
+    /// Pods of this node.
+    pub endpoints: u32,
+    /// Rules of all policy sets.
+    pub policy: u32,
+    /// Nodes of the whole mesh, and one. 24 bytes each.
+    pub nodes: u32,
+    /// Service ports.
+    pub services: u32,
+    /// Backends of all services, and what is between their runs. 24 bytes each.
+    pub backends: u32,
+    /// Connections of this node's pods; the one that was silent for the longest time makes room. About 110 bytes each.
+    pub connections: u32,
+    /// Backends that sockets without a connection send to, likewise. About 120 bytes each.
+    pub udp_peers: u32,
+}
+
+impl Default for MapSizes {
+    fn default() -> Self {
+        Self {
+            ipcache: 1 << 19,
+            cidrs: 1 << 16,
+            endpoints: 1 << 12,
+            policy: 1 << 18,
+            nodes: NODES_LEN,
+            services: 1 << 16,
+            backends: BACKENDS_LEN,
+            connections: 1 << 18,
+            udp_peers: 1 << 16,
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Pods of this node.
+
+use crate::PolicySet;
+
+/// Value of the `ENDPOINTS` map, a `BPF_MAP_TYPE_HASH` by [`Address`](crate::Address): a pod's interface.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// Index of the node's side of the interface. Only what comes through it may have the endpoint's address as source.
+    pub interface: u32,
+    /// Security identity of the pod.
+    pub identity: u32,
+    /// What may reach the pod; [`PolicySet::NOT_ENFORCED`] if no policy speaks of that.
+    pub ingress: PolicySet,
+    /// What the pod may reach; likewise.
+    pub egress: PolicySet,
+    /// Link-layer address of the pod's side.
+    pub mac: [u8; 6],
+    /// Link-layer address of the node's side.
+    pub host_mac: [u8; 6],
+    /// Number of the endpoint on its node.
+    pub id: u16,
+    /// 0; for later use.
+    pub flags: u16,
+}

@@ -1,0 +1,64 @@
+//! What is allowed.
+
+/// A set of rules in the `POLICY` map, shared by all endpoints that have the same rules in a direction. A set is never
+/// changed so that it means something else: an endpoint is pointed at another set in one write.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicySet(pub u32);
+
+impl PolicySet {
+    /// Everything is allowed.
+    pub const NOT_ENFORCED: Self = Self(0);
+}
+
+/// What the `peer` of a [`PolicyKey`] is.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerKind {
+    /// One identity.
+    Identity = 0,
+    /// Every identity of the cluster with this id.
+    Cluster = 1,
+    /// Every allocated identity, whichever cluster it is of; `peer` is 0.
+    Mesh = 2,
+    /// Whoever it is; `peer` is 0.
+    Any = 3,
+}
+
+/// Key of the `POLICY` map, a `BPF_MAP_TYPE_HASH`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyKey {
+    /// The set.
+    pub set: PolicySet,
+    /// The other side, see [`PeerKind`].
+    pub peer: u32,
+    /// Destination port, network byte order, of ICMP the type; 0 for every port.
+    pub port: [u8; 2],
+    /// IP protocol number; 0 for every protocol, then the port is 0 as well.
+    pub protocol: u8,
+    /// A [`PeerKind`].
+    pub kind: u8,
+}
+
+/// What an entry says.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyVerdict {
+    /// Let it pass, unless another entry denies it.
+    Allow = 1,
+    /// Drop it, whatever other entries say.
+    Deny = 2,
+}
+
+/// Value of the `POLICY` map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PolicyEntry {
+    /// A [`PolicyVerdict`].
+    pub verdict: u8,
+    /// 0; for later use.
+    pub reserved: [u8; 3],
+    /// For people: which rule it came from. 0 if nobody asked.
+    pub rule: u32,
+}

@@ -1,0 +1,222 @@
+//! The maps of the programs, and how decisions look things up in them.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_NO_PREALLOC,
+    helpers::bpf_ktime_get_ns,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, lpm_trie::Key},
+};
+use landbridge_bpf_maps::{
+    Address, BACKENDS_LEN, Backend, ConnectionEntry, ConnectionKey, Direction, Endpoint, IpcacheEntry,
+    NODES_LEN, NodeConfig, NodeEntry, NodeNumber, PolicyEntry, PolicyKey, Reason, ServiceEntry, ServiceKey,
+    identity,
+};
+use landbridge_bpf_verdict::{Connections, Flow, Owners, Rules, admit, owner_of, sender};
+
+/// What the loader knows when it loads.
+#[unsafe(no_mangle)]
+static CONFIG: Global<NodeConfig> = Global::new(NodeConfig {
+    router: Address([0; 16]),
+    health: Address([0; 16]),
+    overlay_interface: 0,
+    cluster: 0,
+    cluster_shift: 16,
+    flags: 0,
+});
+
+// The sizes are the loader's to choose.
+#[map]
+static IPCACHE: HashMap<Address, IpcacheEntry> = HashMap::with_max_entries(1 << 19, BPF_F_NO_PREALLOC);
+#[map]
+static CIDRS: LpmTrie<Address, IpcacheEntry> = LpmTrie::with_max_entries(1 << 16, 0);
+#[map]
+static NODES: Array<NodeEntry> = Array::with_max_entries(NODES_LEN, 0);
+#[map]
+static ENDPOINTS: HashMap<Address, Endpoint> = HashMap::with_max_entries(1 << 12, BPF_F_NO_PREALLOC);
+#[map]
+static POLICY: HashMap<PolicyKey, PolicyEntry> = HashMap::with_max_entries(1 << 18, BPF_F_NO_PREALLOC);
+#[map]
+static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionEntry> = LruHashMap::with_max_entries(1 << 18, 0);
+#[map]
+static SERVICES: HashMap<ServiceKey, ServiceEntry> = HashMap::with_max_entries(1 << 16, BPF_F_NO_PREALLOC);
+#[map]
+static BACKENDS: Array<Backend> = Array::with_max_entries(BACKENDS_LEN, 0);
+
+/// The kernel's maps.
+pub struct Maps;
+
+impl Owners for Maps {
+    #[inline(always)]
+    fn address(&self, address: &Address) -> Option<IpcacheEntry> {
+        // SAFETY: entries are replaced whole, and copied at once.
+        unsafe { IPCACHE.get(address) }.copied()
+    }
+
+    #[inline(always)]
+    fn prefix(&self, address: &Address) -> Option<IpcacheEntry> {
+        CIDRS.get(Key::new(128, *address)).copied()
+    }
+
+    #[inline(always)]
+    fn node(&self, number: NodeNumber) -> Option<NodeEntry> {
+        NODES.get(number.0).copied()
+    }
+}
+
+impl Rules for Maps {
+    #[inline(always)]
+    fn verdict(&self, key: &PolicyKey) -> u8 {
+        // SAFETY: as in `address`.
+        match unsafe { POLICY.get(key) } {
+            Some(entry) => entry.verdict,
+            None => 0,
+        }
+    }
+}
+
+impl Connections for Maps {
+    #[inline(always)]
+    fn connection(&self, key: &ConnectionKey) -> Option<ConnectionEntry> {
+        // SAFETY: as in `address`.
+        unsafe { CONNECTIONS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &ConnectionKey, entry: &ConnectionEntry) -> bool {
+        CONNECTIONS.insert(key, entry, 0).is_ok()
+    }
+}
+
+/// One field of the constants. Reading all of them would take up a tenth of a program's stack.
+macro_rules! config {
+    ($field:ident) => {{
+        let config: *const NodeConfig = (&raw const CONFIG).cast();
+        // SAFETY: `Global` is transparent, and the loader wrote all of it before the program was loaded. Volatile, since
+        // the compiler would take the value above for the one to find.
+        unsafe { (&raw const (*config).$field).read_volatile() }
+    }};
+}
+
+/// Index of the tunnel interface.
+#[inline(always)]
+pub fn overlay_interface() -> u32 {
+    config!(overlay_interface)
+}
+
+/// Whether an address is the one that pods use as their gateway, or the one that is probed.
+#[inline(always)]
+pub fn is_of_this_node(address: &Address) -> bool {
+    *address == config!(router) || *address == config!(health)
+}
+
+/// The pod of this node with an address.
+#[inline(always)]
+pub fn endpoint(address: &Address) -> Option<&'static Endpoint> {
+    // SAFETY: the kernel keeps the entry while the program runs. One that is replaced meanwhile may be read half old and
+    // half new, for this one packet.
+    unsafe { ENDPOINTS.get(address) }
+}
+
+/// The service with an address.
+#[inline(always)]
+pub fn service(key: &ServiceKey) -> Option<ServiceEntry> {
+    // SAFETY: as in `endpoint`.
+    unsafe { SERVICES.get(key) }.copied()
+}
+
+/// A backend by its place.
+#[inline(always)]
+pub fn backend(index: u32) -> Option<Backend> {
+    BACKENDS.get(index).copied()
+}
+
+// The long parts are functions in the kernel too: each has its own stack, of which there are 512 bytes in all, and the
+// verifier follows what comes after them once instead of once for each way through them. The kernel's calling convention
+// has one number to return: the drop reason, 0 for none.
+
+#[inline(never)]
+fn may_pass(endpoint: &Endpoint, ingress: bool, flow: &Flow, peer: u32) -> u64 {
+    let direction = if ingress { Direction::Ingress } else { Direction::Egress };
+    // SAFETY: the helper only reads a clock.
+    let now = unsafe { bpf_ktime_get_ns() };
+    number(admit(&Maps, endpoint, direction, flow, peer, now, config!(cluster_shift)))
+}
+
+#[inline(never)]
+fn may_speak(source: &Address, tunnel_source: &Address, claimed: u32) -> u64 {
+    number(sender::check(&Maps, source, tunnel_source, claimed, config!(cluster_shift)))
+}
+
+#[inline(never)]
+fn owner_number(address: &Address) -> u64 {
+    let owner = match owner_of(&Maps, address) {
+        Some(owner) => owner,
+        None => IpcacheEntry { identity: identity::WORLD | zero(), node: NodeNumber(zero()) },
+    };
+    u64::from(owner.node.0) << 32 | u64::from(owner.identity)
+}
+
+/// Who an address belongs to: the world, if nothing is known.
+#[inline(always)]
+pub fn owner(address: &Address) -> IpcacheEntry {
+    let number = owner_number(address);
+    IpcacheEntry { identity: number as u32, node: NodeNumber((number >> 32) as u32) }
+}
+
+/// Zero, which the verifier does not know: it does not follow a number through halves in memory. Mixed into a constant, it
+/// makes one way of what the verifier would follow as several, each with its own constant.
+#[inline(always)]
+pub fn zero() -> u32 {
+    let [a, b, c, d] = 1u32.to_ne_bytes();
+    let mut place = MaybeUninit::<u32>::uninit();
+    let halves: *mut u16 = place.as_mut_ptr().cast();
+    // SAFETY: both halves are within the number, aligned, and written before it is read.
+    let one = unsafe {
+        halves.write_volatile(u16::from_ne_bytes([a, b]));
+        halves.add(1).write_volatile(u16::from_ne_bytes([c, d]));
+        place.as_ptr().read_volatile()
+    };
+    one ^ 1
+}
+
+#[inline(always)]
+fn number(outcome: Result<(), Reason>) -> u64 {
+    match outcome {
+        Ok(()) => 0,
+        Err(reason) => u64::from(reason.0),
+    }
+}
+
+#[inline(always)]
+fn outcome(number: u64) -> Result<(), Reason> {
+    match number {
+        0 => Ok(()),
+        reason => Err(Reason(reason as u8)),
+    }
+}
+
+/// Whether a packet may pass an endpoint, with `peer` the identity of the other side.
+///
+/// # Errors
+/// Why not.
+#[inline(always)]
+pub fn check_endpoint(
+    endpoint: &Endpoint,
+    direction: Direction,
+    flow: &Flow,
+    peer: u32,
+) -> Result<(), Reason> {
+    outcome(may_pass(endpoint, matches!(direction, Direction::Ingress), flow, peer))
+}
+
+/// Whether an address may speak under an identity, in a tunnel from this underlay address.
+///
+/// # Errors
+/// Why not.
+#[inline(always)]
+pub fn check_sender(source: &Address, tunnel_source: &Address, claimed: u32) -> Result<(), Reason> {
+    outcome(may_speak(source, tunnel_source, claimed))
+}

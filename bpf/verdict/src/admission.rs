@@ -1,0 +1,141 @@
+//! Whether a packet may pass an endpoint.
+//!
+//! ```text
+//!  a reply of a remembered connection? ─ yes ─► passes
+//!     │ no
+//!  the set of rules of this direction  ─ no ──► dropped
+//!     │ yes
+//!  remembered, so that replies pass    ───────► passes
+//! ```
+//!
+//! Invariants:
+//! - Every packet from the side that began a connection is checked against the rules in force, so that a rule that is
+//!   taken back ends connections too.
+//! - Connections are remembered where no rule is enforced as well: replies pass when the first one comes into force.
+//! - A TCP packet that asks for a connection is no reply, whatever it looks like.
+
+use landbridge_bpf_maps::{ConnectionEntry, ConnectionKey, Direction, Endpoint, Reason, identity};
+
+use crate::packet::{Flow, protocol, tcp};
+use crate::policy::{Decision, Question, Rules, decide};
+
+/// The map of connections.
+pub trait Connections {
+    /// The entry of exactly this connection.
+    fn connection(&self, key: &ConnectionKey) -> Option<ConnectionEntry>;
+    /// Writes an entry; false if that is impossible.
+    fn remember(&self, key: &ConnectionKey, entry: &ConnectionEntry) -> bool;
+}
+
+const SECOND: u64 = 1_000_000_000;
+/// An entry is written at most this often while nothing but time passes.
+const REFRESH_INTERVAL: u64 = SECOND;
+/// How long a connection is remembered after its last packet. The numbers are those of Cilium's defaults.
+const LIFETIME_TCP: u64 = 8_000 * SECOND;
+const LIFETIME_TCP_UNANSWERED: u64 = 60 * SECOND;
+const LIFETIME_TCP_CLOSED: u64 = 10 * SECOND;
+const LIFETIME_OTHER: u64 = 60 * SECOND;
+
+/// Whether `endpoint` may send (`direction` egress) or get (ingress) the packet, with `peer` the identity of the other
+/// side and `now` the monotonic clock in nanoseconds. `shift` is how many bits of an identity are below the cluster.
+///
+/// # Errors
+/// [`Reason::POLICY_DENIED`], [`Reason::POLICY_DENIED_BY_DENYLIST`] or [`Reason::CONNECTION_NOT_TRACKED`].
+#[inline(always)]
+pub fn admit<T: Rules + Connections>(
+    tables: &T,
+    endpoint: &Endpoint,
+    direction: Direction,
+    flow: &Flow,
+    peer: u32,
+    now: u64,
+    shift: u32,
+) -> Result<(), Reason> {
+    if !asks_for_connection(flow) {
+        let answered = flow.answered_connection(direction);
+        if let Some(entry) = alive(tables, &answered, now) {
+            if !flow.is_error() {
+                let flags = ConnectionEntry::REPLIED | closing(flow, ConnectionEntry::CLOSED_BY_DESTINATION);
+                refresh(tables, &answered, entry, entry.flags | flags, now);
+            }
+            return Ok(());
+        }
+    }
+    let connection = flow.connection(direction);
+    if flow.is_error() && alive(tables, &connection, now).is_some() {
+        // It tells of what the endpoint itself replied.
+        return Ok(());
+    }
+    let set = if matches!(direction, Direction::Ingress) { endpoint.ingress } else { endpoint.egress };
+    // The node itself may always reach its pods: probes of the kubelet come from there.
+    let from_host = matches!(direction, Direction::Ingress) && peer == identity::HOST;
+    if !from_host {
+        let question = Question { set, peer, shift, protocol: flow.policy_protocol, port: flow.policy_port };
+        match decide(tables, &question) {
+            Decision::Allow => {}
+            Decision::Deny => return Err(Reason::POLICY_DENIED_BY_DENYLIST),
+            Decision::NoMatch => return Err(Reason::POLICY_DENIED),
+        }
+    }
+    if flow.is_error() {
+        return Ok(());
+    }
+    let closed = closing(flow, ConnectionEntry::CLOSED_BY_SOURCE);
+    match alive(tables, &connection, now) {
+        Some(entry) if !asks_for_connection(flow) => {
+            refresh(tables, &connection, entry, entry.flags | closed, now);
+            Ok(())
+        }
+        // One that uses the ports of an old one again begins anew.
+        _ => {
+            let entry = ConnectionEntry { last_seen: now, peer, flags: closed };
+            if tables.remember(&connection, &entry) { Ok(()) } else { Err(Reason::CONNECTION_NOT_TRACKED) }
+        }
+    }
+}
+
+#[inline(always)]
+fn asks_for_connection(flow: &Flow) -> bool {
+    flow.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+}
+
+/// The flags that a packet adds: `half` if it ends its half of the connection, both if it ends all of it.
+#[inline(always)]
+fn closing(flow: &Flow, half: u32) -> u32 {
+    if flow.tcp_flags & tcp::RST != 0 {
+        ConnectionEntry::CLOSED_BY_SOURCE | ConnectionEntry::CLOSED_BY_DESTINATION
+    } else if flow.tcp_flags & tcp::FIN != 0 {
+        half
+    } else {
+        0
+    }
+}
+
+/// The entry of a connection, unless it has been silent for too long.
+#[inline(never)]
+fn alive<C: Connections>(connections: &C, key: &ConnectionKey, now: u64) -> Option<ConnectionEntry> {
+    let entry = connections.connection(key)?;
+    let closed = ConnectionEntry::CLOSED_BY_SOURCE | ConnectionEntry::CLOSED_BY_DESTINATION;
+    let lifetime = if key.protocol != protocol::TCP {
+        LIFETIME_OTHER
+    } else if entry.flags & closed == closed {
+        LIFETIME_TCP_CLOSED
+    } else if entry.flags & ConnectionEntry::REPLIED == 0 {
+        LIFETIME_TCP_UNANSWERED
+    } else {
+        LIFETIME_TCP
+    };
+    // Another CPU may have written it after this one read the clock.
+    (now.saturating_sub(entry.last_seen) <= lifetime).then_some(entry)
+}
+
+#[inline(never)]
+fn refresh<C: Connections>(connections: &C, key: &ConnectionKey, old: ConnectionEntry, flags: u32, now: u64) {
+    if flags != old.flags || now.saturating_sub(old.last_seen) >= REFRESH_INTERVAL {
+        // Without it the connection is forgotten early, and its next packet from the other side is checked.
+        let _ = connections.remember(key, &ConnectionEntry { last_seen: now, flags, ..old });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+//! Admission against a model that keeps a list of connections and reads it as a person would.
+
+use std::vec::Vec;
+
+use landbridge_bpf_maps::{Address, PeerKind, PolicyEntry, PolicyKey, PolicySet, PolicyVerdict};
+use proptest::prelude::*;
+
+use super::*;
+use crate::tables::{Tables, v4};
+
+const POD: Address = v4([10, 1, 1, 10]);
+const PEERS: [(Address, u32); 3] = [
+    (v4([10, 2, 1, 10]), 0x0002_0100),
+    (v4([10, 3, 1, 10]), 0x0003_0100),
+    (v4([10, 1, 1, 1]), identity::HOST),
+];
+const SHIFT: u32 = 16;
+const INGRESS: PolicySet = PolicySet(1);
+const EGRESS: PolicySet = PolicySet(2);
+
+fn packet(source: (Address, u16), destination: (Address, u16), protocol: u8, tcp_flags: u8) -> Flow {
+    Flow {
+        source: source.0,
+        destination: destination.0,
+        origin: source.0,
+        source_port: source.1.to_be_bytes(),
+        destination_port: destination.1.to_be_bytes(),
+        policy_port: destination.1.to_be_bytes(),
+        protocol,
+        policy_protocol: protocol,
+        tcp_flags,
+        ttl: 64,
+    }
+}
+
+fn allow(tables: &mut Tables, set: PolicySet, peer: u32) -> PolicyKey {
+    let key = PolicyKey { set, peer, kind: PeerKind::Identity as u8, ..PolicyKey::default() };
+    tables.rules.insert(key, PolicyEntry { verdict: PolicyVerdict::Allow as u8, ..PolicyEntry::default() });
+    key
+}
+
+fn endpoint(ingress: PolicySet, egress: PolicySet) -> Endpoint {
+    Endpoint { ingress, egress, ..Endpoint::default() }
+}
+
+const ENFORCED: fn() -> Endpoint = || endpoint(INGRESS, EGRESS);
+const CLIENT: (Address, u16) = (PEERS[0].0, 40_000);
+const SERVER: (Address, u16) = (POD, 80);
+
+/// What happens to a packet from the first peer to the pod, or the other way.
+fn step(tables: &Tables, endpoint: &Endpoint, from_peer: bool, flags: u8, now: u64) -> Result<(), Reason> {
+    let (flow, direction) = if from_peer {
+        (packet(CLIENT, SERVER, protocol::TCP, flags), Direction::Ingress)
+    } else {
+        (packet(SERVER, CLIENT, protocol::TCP, flags), Direction::Egress)
+    };
+    admit(tables, endpoint, direction, &flow, PEERS[0].1, now, SHIFT)
+}
+
+#[test]
+fn replies_pass_and_a_rule_that_is_taken_back_ends_the_connection() {
+    let mut tables = Tables::default();
+    let rule = allow(&mut tables, INGRESS, PEERS[0].1);
+    let pod = ENFORCED();
+    assert_eq!(step(&tables, &pod, false, tcp::ACK, 0), Err(Reason::POLICY_DENIED), "nobody asked");
+    assert_eq!(step(&tables, &pod, true, tcp::SYN, 0), Ok(()));
+    assert_eq!(step(&tables, &pod, false, tcp::SYN | tcp::ACK, 1), Ok(()));
+    assert_eq!(step(&tables, &pod, true, tcp::ACK, 2), Ok(()));
+    tables.rules.remove(&rule);
+    assert_eq!(step(&tables, &pod, true, tcp::ACK, 3), Err(Reason::POLICY_DENIED));
+}
+
+#[test]
+fn a_first_policy_leaves_the_pods_own_connections_alone() {
+    let tables = Tables::default();
+    let open = Endpoint::default();
+    assert_eq!(step(&tables, &open, false, tcp::SYN, 0), Ok(()));
+    assert_eq!(step(&tables, &open, true, tcp::SYN | tcp::ACK, 1), Ok(()));
+    assert_eq!(step(&tables, &endpoint(INGRESS, PolicySet::NOT_ENFORCED), true, tcp::ACK, 2), Ok(()));
+}
+
+#[test]
+fn one_who_was_called_may_not_call_back() {
+    let mut tables = Tables::default();
+    allow(&mut tables, EGRESS, PEERS[0].1);
+    let pod = ENFORCED();
+    assert_eq!(step(&tables, &pod, false, tcp::SYN, 0), Ok(()));
+    assert_eq!(
+        step(&tables, &pod, true, tcp::SYN, 1),
+        Err(Reason::POLICY_DENIED),
+        "not even from the same port"
+    );
+    assert_eq!(step(&tables, &pod, true, tcp::SYN | tcp::ACK, 2), Ok(()));
+}
+
+#[test]
+fn connections_are_forgotten_when_they_have_been_silent() {
+    let mut tables = Tables::default();
+    allow(&mut tables, INGRESS, PEERS[0].1);
+    let pod = ENFORCED();
+    let mut now = 0;
+    let mut after = |seconds: u64| {
+        now += seconds * SECOND;
+        now
+    };
+    let denied = Err(Reason::POLICY_DENIED);
+    assert_eq!(step(&tables, &pod, true, tcp::SYN, after(0)), Ok(()));
+    assert_eq!(step(&tables, &pod, false, tcp::ACK, after(61)), denied, "an unanswered request");
+    assert_eq!(step(&tables, &pod, true, tcp::SYN, after(0)), Ok(()));
+    assert_eq!(step(&tables, &pod, false, tcp::SYN | tcp::ACK, after(1)), Ok(()));
+    assert_eq!(step(&tables, &pod, false, tcp::ACK, after(7_000)), Ok(()), "an idle one");
+    assert_eq!(step(&tables, &pod, false, tcp::FIN | tcp::ACK, after(7_000)), Ok(()));
+    assert_eq!(step(&tables, &pod, true, tcp::ACK, after(100)), Ok(()), "half of it is open");
+    assert_eq!(step(&tables, &pod, false, tcp::ACK, after(100)), Ok(()));
+    assert_eq!(step(&tables, &pod, true, tcp::FIN | tcp::ACK, after(0)), Ok(()));
+    assert_eq!(step(&tables, &pod, false, tcp::ACK, after(5)), Ok(()), "the last acknowledgement");
+    assert_eq!(step(&tables, &pod, false, tcp::ACK, after(11)), denied, "a closed one");
+    assert_eq!(step(&tables, &pod, true, tcp::SYN, after(0)), Ok(()));
+    assert_eq!(step(&tables, &pod, false, tcp::RST, after(0)), Ok(()));
+    assert_eq!(step(&tables, &pod, false, tcp::ACK, after(11)), denied, "a refused one");
+}
+
+#[test]
+fn a_connection_on_used_ports_begins_anew() {
+    let mut tables = Tables::default();
+    allow(&mut tables, INGRESS, PEERS[0].1);
+    let pod = ENFORCED();
+    assert_eq!(step(&tables, &pod, true, tcp::SYN, 0), Ok(()));
+    assert_eq!(step(&tables, &pod, false, tcp::RST, 1), Ok(()));
+    assert_eq!(step(&tables, &pod, true, tcp::SYN, 2), Ok(()));
+    assert_eq!(step(&tables, &pod, false, tcp::SYN | tcp::ACK, 3), Ok(()));
+    assert_eq!(step(&tables, &pod, false, tcp::ACK, 100 * SECOND), Ok(()), "it is not a closed one");
+}
+
+#[test]
+fn a_connection_that_cannot_be_remembered_does_not_begin() {
+    let mut tables = Tables::default();
+    allow(&mut tables, INGRESS, PEERS[0].1);
+    tables.full.set(true);
+    assert_eq!(step(&tables, &ENFORCED(), true, tcp::SYN, 0), Err(Reason::CONNECTION_NOT_TRACKED));
+}
+
+#[test]
+fn errors_reach_whom_they_concern_and_remember_nothing() {
+    let mut tables = Tables::default();
+    allow(&mut tables, EGRESS, PEERS[0].1);
+    let pod = ENFORCED();
+    let router = v4([10, 9, 9, 9]);
+    // The peer cannot be reached at a port that the pod sent to.
+    let mut error = packet(CLIENT, SERVER, protocol::TCP, 0);
+    (error.source, error.policy_protocol, error.policy_port) = (router, 1, [0, 3]);
+    let told = |tables: &Tables| admit(tables, &pod, Direction::Ingress, &error, identity::WORLD, 1, SHIFT);
+    assert_eq!(told(&tables), Err(Reason::POLICY_DENIED), "nothing was sent");
+    assert_eq!(step(&tables, &pod, false, tcp::SYN, 0), Ok(()));
+    assert_eq!(told(&tables), Ok(()));
+    // The pod's reply could not reach the peer.
+    let mut tables = Tables::default();
+    allow(&mut tables, INGRESS, PEERS[0].1);
+    assert_eq!(step(&tables, &pod, true, tcp::SYN, 0), Ok(()));
+    let before = tables.connections.borrow().clone();
+    assert_eq!(told(&tables), Ok(()));
+    assert_eq!(*tables.connections.borrow(), before);
+}
+
+/// A packet between the pod and a peer.
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    peer: usize,
+    from_pod: bool,
+    pod_port: u16,
+    peer_port: u16,
+    udp: bool,
+    flags: u8,
+    seconds: u64,
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let flags = prop_oneof![Just(tcp::SYN), Just(tcp::SYN | tcp::ACK), Just(tcp::ACK)];
+    let seconds = prop_oneof![9 => 0u64..3, 1 => Just(61), 1 => Just(8_001)];
+    let event = (0usize..3, any::<bool>(), 80u16..82, 80u16..82, any::<bool>(), flags, seconds).prop_map(
+        |(peer, from_pod, pod_port, peer_port, udp, flags, seconds)| Event {
+            peer,
+            from_pod,
+            pod_port,
+            peer_port,
+            udp,
+            flags: if udp { 0 } else { flags },
+            seconds,
+        },
+    );
+    proptest::collection::vec(event, 0..60)
+}
+
+/// A connection as a person would note it down: who called whom, whether they answered, when they last spoke.
+#[derive(Clone, Copy, Debug)]
+struct Noted {
+    peer: usize,
+    by_pod: bool,
+    ports: (u16, u16),
+    udp: bool,
+    answered: bool,
+    last: u64,
+}
+
+#[derive(Default)]
+struct Model {
+    noted: Vec<Noted>,
+}
+
+impl Model {
+    fn find(&mut self, event: Event, by_pod: bool, now: u64) -> Option<&mut Noted> {
+        self.noted.iter_mut().find(|noted| {
+            let lifetime = if noted.udp || !noted.answered { 60 } else { 8_000 };
+            noted.peer == event.peer
+                && noted.by_pod == by_pod
+                && noted.ports == (event.pod_port, event.peer_port)
+                && noted.udp == event.udp
+                && now - noted.last <= lifetime
+        })
+    }
+
+    fn admits(&mut self, event: Event, allowed: bool, now: u64) -> bool {
+        let asks = event.flags == tcp::SYN;
+        if !asks && let Some(noted) = self.find(event, !event.from_pod, now) {
+            (noted.answered, noted.last) = (true, now);
+            return true;
+        }
+        if !allowed {
+            return false;
+        }
+        if let Some(noted) = self.find(event, event.from_pod, now) {
+            noted.last = now;
+            noted.answered &= !asks;
+            return true;
+        }
+        let Event { peer, from_pod: by_pod, udp, .. } = event;
+        let ports = (event.pod_port, event.peer_port);
+        self.noted
+            .retain(|noted| (noted.peer, noted.by_pod, noted.ports, noted.udp) != (peer, by_pod, ports, udp));
+        self.noted.push(Noted { peer, by_pod, ports, udp, answered: false, last: now });
+        true
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    /// Whatever packets come in whatever order, what passes is what a list of connections says.
+    #[test]
+    fn what_passes_is_what_a_list_of_connections_says(
+        events in events(),
+        ingress_of in proptest::collection::vec(any::<bool>(), 3), egress_of in proptest::collection::vec(any::<bool>(), 3),
+        enforced: (bool, bool),
+    ) {
+        let mut tables = Tables::default();
+        for (set, allowed) in [(INGRESS, &ingress_of), (EGRESS, &egress_of)] {
+            for ((_, peer), _) in PEERS.iter().zip(allowed).filter(|(_, allowed)| **allowed) {
+                allow(&mut tables, set, *peer);
+            }
+        }
+        let set = |set, enforced| if enforced { set } else { PolicySet::NOT_ENFORCED };
+        let pod = endpoint(set(INGRESS, enforced.0), set(EGRESS, enforced.1));
+        let mut model = Model::default();
+        let mut now = 0;
+        for event in events {
+            now += event.seconds;
+            let (address, peer) = PEERS[event.peer];
+            let protocol = if event.udp { protocol::UDP } else { protocol::TCP };
+            let (here, there) = ((POD, event.pod_port), (address, event.peer_port));
+            let (flow, direction) = if event.from_pod {
+                (packet(here, there, protocol, event.flags), Direction::Egress)
+            } else {
+                (packet(there, here, protocol, event.flags), Direction::Ingress)
+            };
+            let allowed = if event.from_pod {
+                !enforced.1 || egress_of[event.peer]
+            } else {
+                !enforced.0 || ingress_of[event.peer] || peer == identity::HOST
+            };
+            let passed = admit(&tables, &pod, direction, &flow, peer, now * SECOND, SHIFT).is_ok();
+            prop_assert_eq!(passed, model.admits(event, allowed, now), "{:?} at {}", event, now);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Decisions of the datapath, the same in the kernel and in host tests.
+//!
+//! ```text
+//!  bytes ─► packet::parse ─► Flow ─┬─► sender::check       (from the tunnel: may the sender say so?)
+//!                                  ├─► owner::owner_of     (who is the other side?)
+//!                                  └─► admission::admit ─┬─► a reply of a connection that was admitted: passes
+//!                                                        └─► policy::decide ─► remembered as a connection
+//! ```
+//!
+//! Everything here is generic over lookups: kernel maps in the programs, ordinary collections in tests. No panics, no
+//! recursion and no unbounded loop, since the kernel's verifier refuses them.
+#![no_std]
+#![expect(
+    clippy::inline_always,
+    reason = "what is a call to the kernel's verifier is decided here, not by the compiler"
+)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod admission;
+pub mod owner;
+pub mod packet;
+pub mod policy;
+pub mod sender;
+#[cfg(test)]
+mod tables;
+
+pub use admission::{Connections, admit};
+pub use owner::{Owners, owner_of};
+pub use packet::{Flow, Packet, parse};
+pub use policy::{Decision, Question, Rules, decide};

@@ -1,0 +1,234 @@
+//! What the agent writes is what it reads back, now and in the next process.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use landbridge_bpf_loader::maps::{
+    Backend, CidrKey, Endpoint, IPV4_PREFIX_BITS, IpcacheEntry, NodeEntry, NodeNumber, ServiceKey,
+};
+use landbridge_bpf_loader::{Datapath, DatapathError, MapError, MapSizes};
+use landbridge_lab::requirement::{Requirement, met};
+use landbridge_lab::{Host, Lab, LabName, LabSpec, PodWiring};
+
+use super::fixture::{SIZES, address, ip, make_overlay, options};
+
+fn one_node(stem: &str) -> (Lab, Host) {
+    let spec = LabSpec::new(LabName::unique(stem).unwrap()).with_clusters(1, 1, 0);
+    let lab = Lab::start(spec.with_pods(PodWiring::Unwired)).unwrap();
+    let node = lab.host("a1").unwrap();
+    make_overlay(&node);
+    (lab, node)
+}
+
+fn service(last: u8) -> ServiceKey {
+    ServiceKey { address: address(Ipv4Addr::new(10, 96, 0, last)), port: [0, 80], protocol: 6, scope: 0 }
+}
+
+fn backends(first: u8, count: u8) -> Vec<Backend> {
+    let backend =
+        |number| Backend { address: address(Ipv4Addr::new(10, 1, 1, number)), port: [0, 80], cluster: 1 };
+    (first..first + count).map(backend).collect()
+}
+
+#[test]
+fn what_is_written_is_read_back_by_the_next_process() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
+        return;
+    }
+    let (_lab, node) = one_node("maps");
+    let options = options(&node, 1);
+    let open = || node.inside(|| Datapath::open(&options)).unwrap().unwrap();
+    let mut datapath = open();
+    let entry = |identity| IpcacheEntry { identity, node: NodeNumber(3) };
+    let (one, two) = (address(Ipv4Addr::new(10, 1, 1, 1)), address(Ipv4Addr::new(10, 1, 1, 2)));
+
+    let mut ipcache = datapath.ipcache();
+    ipcache.upsert(&one, &entry(300)).unwrap();
+    ipcache.upsert(&two, &entry(301)).unwrap();
+    ipcache.upsert(&one, &entry(302)).unwrap();
+    assert_eq!(ipcache.get(&one).unwrap(), Some(entry(302)));
+    assert!(ipcache.remove(&two).unwrap());
+    assert!(!ipcache.remove(&two).unwrap(), "it is gone");
+    assert_eq!(ipcache.get(&two).unwrap(), None);
+
+    // A trie finds prefixes; the table finds keys.
+    let cidr = |len, last| CidrKey {
+        prefix_len: IPV4_PREFIX_BITS + len,
+        address: address(Ipv4Addr::new(10, last, 0, 0)),
+    };
+    let mut cidrs = datapath.cidrs();
+    cidrs.upsert(&cidr(8, 0), &entry(400)).unwrap();
+    cidrs.upsert(&cidr(16, 1), &entry(401)).unwrap();
+    assert_eq!(cidrs.get(&cidr(16, 1)).unwrap(), Some(entry(401)));
+    assert_eq!(cidrs.get(&cidr(16, 2)).unwrap(), None);
+    assert_eq!(
+        cidrs.entries().unwrap(),
+        BTreeMap::from([(cidr(8, 0), entry(400)), (cidr(16, 1), entry(401))])
+    );
+    assert!(!cidrs.remove(&cidr(24, 0)).unwrap() && cidrs.remove(&cidr(8, 0)).unwrap());
+
+    let there = NodeEntry { underlay: one, cluster: 2 };
+    datapath.nodes().set(NodeNumber(5), there).unwrap();
+    datapath.nodes().set(NodeNumber(6), there).unwrap();
+    datapath.nodes().clear(NodeNumber(6)).unwrap();
+    for number in [0, SIZES.nodes] {
+        let error = datapath.nodes().set(NodeNumber(number), there).unwrap_err();
+        assert!(matches!(error, MapError::NoSuchEntry { map: "NODES", last: 63, .. }), "{error:?}");
+    }
+
+    let mut services = datapath.services();
+    services.set(service(1), 11, &backends(1, 3)).unwrap();
+    services.set(service(2), 12, &[]).unwrap();
+    services.set(service(3), 13, &backends(9, 1)).unwrap();
+    services.set(service(1), 11, &backends(5, 2)).unwrap();
+    assert!(services.remove(&service(3)).unwrap() && !services.remove(&service(3)).unwrap());
+    let expected = BTreeMap::from([(service(1), (11, backends(5, 2))), (service(2), (12, vec![]))]);
+    assert_eq!(services.entries().unwrap(), expected);
+
+    drop(datapath);
+    let mut datapath = open();
+    assert_eq!(datapath.ipcache().entries().unwrap(), BTreeMap::from([(one, entry(302))]));
+    assert_eq!(datapath.cidrs().entries().unwrap(), BTreeMap::from([(cidr(16, 1), entry(401))]));
+    assert_eq!(datapath.nodes().entries().unwrap(), BTreeMap::from([(NodeNumber(5), there)]));
+    // It knows which backends are in use, too.
+    for last in 10..30 {
+        datapath.services().set(service(last), 1, &backends(last, 4)).unwrap();
+    }
+    let entries = datapath.services().entries().unwrap();
+    assert_eq!(entries[&service(1)], (11, backends(5, 2)));
+    assert!((10..30).all(|last| entries[&service(last)].1 == backends(last, 4)));
+}
+
+#[test]
+fn a_map_that_is_full_is_named_with_its_size() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
+        return;
+    }
+    let (_lab, node) = one_node("full");
+    let mut options = options(&node, 1);
+    options.sizes = MapSizes { endpoints: 4, cidrs: 4, services: 4, backends: 8, ..SIZES };
+    let mut datapath = node.inside(|| Datapath::open(&options)).unwrap().unwrap();
+    let at = |last| address(Ipv4Addr::new(10, 1, 1, last));
+    let error =
+        (0..=4).find_map(|last| datapath.endpoints().upsert(&at(last), &Endpoint::default()).err()).unwrap();
+    assert!(error.to_string().starts_with("the map ENDPOINTS is full with 4 entries"), "{error}");
+    let prefix = |last| CidrKey { prefix_len: 128, address: at(last) };
+    let entry = IpcacheEntry::default();
+    let error = (0..=4).find_map(|last| datapath.cidrs().upsert(&prefix(last), &entry).err()).unwrap();
+    assert!(error.to_string().starts_with("the map CIDRS is full with 4 entries"), "{error}");
+
+    let mut services = datapath.services();
+    services.set(service(1), 1, &backends(1, 5)).unwrap();
+    let error = services.set(service(1), 1, &backends(1, 6)).unwrap_err();
+    assert!(matches!(error, MapError::Full { map: "BACKENDS", size: 8 }), "{error:?}");
+    assert_eq!(services.entries().unwrap()[&service(1)].1, backends(1, 5), "the old ones stay");
+    for last in 2..5 {
+        services.set(service(last), 1, &[]).unwrap();
+    }
+    let error = services.set(service(5), 1, &backends(1, 1)).unwrap_err();
+    assert!(matches!(error, MapError::Full { map: "SERVICES", size: 4 }), "{error:?}");
+    assert!(services.remove(&service(2)).unwrap());
+    services.set(service(5), 1, &backends(1, 3)).unwrap();
+}
+
+#[test]
+fn a_pinned_map_of_another_shape_is_refused() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
+        return;
+    }
+    let (_lab, node) = one_node("shape");
+    let mut options = options(&node, 1);
+    let open = |options: &_| node.inside(|| Datapath::open(options)).unwrap();
+    drop(open(&options).unwrap());
+    options.sizes.policy *= 2;
+    let error = open(&options).unwrap_err().to_string();
+    assert!(
+        error.contains("maps/POLICY is a Hash map of 1024 entries") && error.contains("of 2048 entries"),
+        "{error}"
+    );
+    options.sizes.policy /= 2;
+
+    let maps = options.pins.join("v1/maps");
+    std::fs::rename(maps.join("NODES"), maps.join("BACKENDS")).unwrap();
+    let error = open(&options).unwrap_err();
+    assert!(matches!(&error, DatapathError::Shape { path, .. } if path.ends_with("BACKENDS")), "{error:?}");
+
+    Datapath::remove(&options.pins).unwrap();
+    drop(open(&options).unwrap());
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
+        return;
+    }
+    let (_lab, node) = one_node("missing");
+    let good = options(&node, 1);
+    let open = |options: &_| node.inside(|| Datapath::open(options)).unwrap();
+    let mut wrong = good.clone();
+    wrong.overlay_interface = "lb_none".to_owned();
+    let error = open(&wrong).unwrap_err().to_string();
+    assert_eq!(error, r#"cannot find interface "lb_none" in this network namespace"#);
+    let mut wrong = good.clone();
+    wrong.cgroup = "/proc/none".into();
+    let error = open(&wrong).unwrap_err().to_string();
+    assert!(error.starts_with("cannot open cgroup /proc/none"), "{error}");
+    let mut wrong = good.clone();
+    wrong.pins = node.data_folder().unwrap();
+    let error = open(&wrong).unwrap_err().to_string();
+    assert!(error.contains("cannot load the maps"), "{error}");
+    let mut datapath = open(&good).unwrap();
+    let error = node.inside(|| datapath.attach_endpoint("lxc-none")).unwrap().unwrap_err().to_string();
+    assert_eq!(error, r#"cannot find interface "lxc-none" in this network namespace"#);
+}
+
+#[test]
+fn an_interface_that_was_made_anew_gets_programs_of_its_own() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
+        return;
+    }
+    let (_lab, node) = one_node("anew");
+    let options = options(&node, 1);
+    let mut datapath = node.inside(|| Datapath::open(&options)).unwrap().unwrap();
+    let make = || ip(&node, "link add lxc.1 type veth peer name other\n");
+    let programs = || {
+        let output = node.run("ip", ["-d", "link", "show", "dev", "lxc.1"]).unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    make();
+    let attach =
+        |datapath: &mut Datapath| node.inside(|| datapath.attach_endpoint("lxc.1")).unwrap().unwrap();
+    let attached = |datapath: &Datapath| node.inside(|| datapath.attached_endpoints()).unwrap().unwrap();
+    attach(&mut datapath);
+    attach(&mut datapath);
+    assert_eq!(attached(&datapath), ["lxc.1"], "{}", programs());
+    ip(&node, "link del lxc.1\n");
+    assert_eq!(attached(&datapath), [""; 0]);
+    make();
+    assert_eq!(attached(&datapath), [""; 0]);
+    attach(&mut datapath);
+    assert_eq!(attached(&datapath), ["lxc.1"]);
+    // The next process forgets what was on the interface that is gone.
+    drop(datapath);
+    let mut datapath = node.inside(|| Datapath::open(&options)).unwrap().unwrap();
+    let links = std::fs::read_dir(options.pins.join("v1/endpoints")).unwrap().count();
+    assert_eq!((attached(&datapath), links), (vec!["lxc.1".to_owned()], 1));
+    datapath.detach_endpoint("lxc.1").unwrap();
+    datapath.detach_endpoint("lxc.1").unwrap();
+    assert_eq!(attached(&datapath), [""; 0]);
+}
+
+#[test]
+fn every_program_stays_far_from_what_the_verifier_gives_up_at() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
+        return;
+    }
+    let (_lab, node) = one_node("budget");
+    let options = options(&node, 1);
+    let datapath = node.inside(|| Datapath::open(&options)).unwrap().unwrap();
+    let counts = datapath.verified_instructions().unwrap();
+    assert_eq!(counts.len(), 12);
+    for (program, count) in counts {
+        assert!((1..10_000).contains(&count), "{program}: {count} instructions");
+    }
+}

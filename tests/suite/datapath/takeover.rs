@@ -1,0 +1,118 @@
+//! The next agent takes over while traffic flows.
+
+use std::env;
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use landbridge_bpf_loader::Datapath;
+use landbridge_bpf_loader::maps::{Direction, Reason};
+use landbridge_lab::requirement::{Requirement, met};
+
+use super::fixture::{Mesh, arrives, connect, echo_server, options, options_at, udp, wait_until};
+
+/// What a second run of this binary is to take over: pins, cgroup, two addresses, the interface of a pod.
+const ORDER: &str = "LANDBRIDGE_TEST_TAKEOVER_ORDER";
+const TEST: &str = "datapath::takeover::another_process_takes_over_under_traffic";
+
+#[test]
+fn another_process_takes_over_under_traffic() {
+    if let Ok(order) = env::var(ORDER) {
+        return take_over(&order);
+    }
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
+        return;
+    }
+    let mesh = Mesh::start("takeover", 1);
+    let Mesh { lab: _lab, a, b } = mesh;
+    let to = echo_server(&b.pods[0].host, b.pods[0].address);
+    let mut stream = connect(&a.pods[0].host, to).unwrap();
+    let (done, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    let before = a.packets(Reason::FORWARDED, Direction::Egress);
+    let (host, pod, own) = (a.host.clone(), a.pods[0].clone(), a.options.clone());
+    let order = format!(
+        "{} {} {} {} {}",
+        own.pins.display(),
+        own.cgroup.display(),
+        std::net::IpAddr::from(own.config.router),
+        std::net::IpAddr::from(own.config.health),
+        pod.interface
+    );
+    drop(a);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut byte = [0];
+            while !done.load(Ordering::Relaxed) {
+                stream.write_all(&[7]).unwrap();
+                stream.read_exact(&mut byte).unwrap();
+                rounds.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for _ in 0..3 {
+            let start = rounds.load(Ordering::Relaxed);
+            let mut command = host.command(env::current_exe().unwrap()).unwrap();
+            let output = command.args(["--exact", TEST, "--nocapture"]).env(ORDER, &order).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            wait_until("traffic goes on", || rounds.load(Ordering::Relaxed) > start + 100);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    // One more owner, with the counts of all before.
+    let datapath = host.inside(|| Datapath::open(&own)).unwrap().unwrap();
+    let after: u64 = datapath
+        .counts()
+        .unwrap()
+        .iter()
+        .filter(|(reason, direction, _)| (*reason, *direction) == (Reason::FORWARDED, Direction::Egress))
+        .map(|(_, _, count)| count.packets)
+        .sum();
+    let sent = rounds.load(Ordering::Relaxed);
+    assert!(after - before >= sent, "{sent} rounds and {} packets", after - before);
+    assert!(
+        after - before < 4 * sent + 1000,
+        "one program at each hook counts, not several: {sent} {}",
+        after - before
+    );
+    let drops: Vec<_> =
+        datapath.counts().unwrap().into_iter().filter(|(reason, ..)| *reason != Reason::FORWARDED).collect();
+    assert_eq!(drops, []);
+}
+
+/// What the second process does: it opens what is pinned, in the namespace it was started in.
+fn take_over(order: &str) {
+    let [pins, cgroup, router, health, interface] = order.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{order}")
+    };
+    let options = options_at(pins.into(), cgroup.into(), router.parse().unwrap(), health.parse().unwrap(), 1);
+    let mut datapath = Datapath::open(&options).unwrap();
+    assert_eq!(datapath.attached_endpoints().unwrap(), [interface]);
+    datapath.attach_endpoint(interface).unwrap();
+    assert_eq!(datapath.endpoints().entries().unwrap().len(), 1);
+}
+
+#[test]
+fn without_its_pins_nothing_is_attached_any_more() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
+        return;
+    }
+    let Mesh { lab: _lab, a, b: _b } = Mesh::start("removed", 1);
+    let (host, pod) = (a.host.clone(), a.pods[0].clone());
+    // A pod may speak under any name as soon as nobody looks.
+    super::fixture::ip(&pod.host, "addr add 10.1.1.99/32 dev eth0\n");
+    super::fixture::ip(
+        &host,
+        &format!(
+            "route add 10.1.1.99/32 dev {}\nneigh add 10.1.1.99 lladdr 02:00:00:01:01:01 dev {} nud permanent\n",
+            pod.interface, pod.interface
+        ),
+    );
+    let router = udp(&host, super::fixture::v4(host.node_addresses().unwrap().router()));
+    let liar = udp(&pod.host, std::net::Ipv4Addr::new(10, 1, 1, 99));
+    let pins = options(&host, 1).pins;
+    drop(a);
+    assert!(!arrives(&liar, &router));
+    Datapath::remove(&pins).unwrap();
+    Datapath::remove(&pins).unwrap();
+    // The kernel detaches in its own time.
+    wait_until("nobody looks", || arrives(&liar, &router));
+}
