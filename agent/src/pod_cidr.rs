@@ -1,0 +1,133 @@
+//! A node's own range of addresses, and what each of them is for.
+//!
+//! ```text
+//! 10.1.2.0        10.1.2.1  10.1.2.2  10.1.2.3 … 10.1.2.254  10.1.2.255
+//! not used (net)  router    health    pods                   not used (broadcast)
+//! ```
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use landbridge_kvstore_schema::Ipv4Prefix;
+
+/// A range with room for both of the node's own addresses and at least one pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PodCidr(Ipv4Prefix);
+
+/// A range that is too small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("PodCIDR {0} has no room for pods: give the node a /29 or larger")]
+pub(crate) struct TooSmall(Ipv4Prefix);
+
+/// The longest prefix that still has some pods.
+const LONGEST: u8 = 29;
+/// The first address that is a pod's, counted from the network's.
+const FIRST_POD: u32 = 3;
+
+impl PodCidr {
+    /// # Errors
+    /// [`TooSmall`] if there is no room for pods.
+    pub(crate) fn new(prefix: Ipv4Prefix) -> Result<Self, TooSmall> {
+        if prefix.len() > LONGEST { Err(TooSmall(prefix)) } else { Ok(Self(prefix)) }
+    }
+
+    /// The range.
+    pub(crate) fn prefix(self) -> Ipv4Prefix {
+        self.0
+    }
+
+    /// The pods' gateway, and the node's own address among pods.
+    pub(crate) fn router(self) -> Ipv4Addr {
+        self.nth(1)
+    }
+
+    /// What other nodes probe.
+    pub(crate) fn health(self) -> Ipv4Addr {
+        self.nth(2)
+    }
+
+    /// Whether a pod may have `address`.
+    pub(crate) fn is_for_pods(self, address: Ipv4Addr) -> bool {
+        (self.nth(FIRST_POD)..self.broadcast()).contains(&address)
+    }
+
+    /// The next address for a pod that is not in `taken`: counted on from `last`, the one that was given out most
+    /// recently, so that an address rests as long as possible before it is another pod's. `None` if all are taken.
+    pub(crate) fn free_address(self, taken: &BTreeSet<Ipv4Addr>, last: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+        let first = self.nth(FIRST_POD).to_bits();
+        let count = self.broadcast().to_bits() - first;
+        let start = last
+            .filter(|last| self.is_for_pods(*last))
+            .map_or(0, |last| (last.to_bits() - first + 1) % count);
+        // At most as many steps as addresses are taken, and one more.
+        (0..count)
+            .map(|step| Ipv4Addr::from_bits(first + (start + step) % count))
+            .find(|address| !taken.contains(address))
+    }
+
+    fn nth(self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.0.network().to_bits() + n)
+    }
+
+    fn broadcast(self) -> Ipv4Addr {
+        self.nth(u32::MAX.checked_shr(self.0.len().into()).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cidr(text: &str) -> PodCidr {
+        PodCidr::new(text.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_first_two_addresses_are_the_nodes() {
+        let cidr = cidr("10.1.2.0/24");
+        assert_eq!(cidr.router().to_string(), "10.1.2.1");
+        assert_eq!(cidr.health().to_string(), "10.1.2.2");
+        let first = cidr.free_address(&BTreeSet::new(), None).unwrap();
+        assert_eq!(first.to_string(), "10.1.2.3");
+    }
+
+    #[test]
+    fn a_range_without_room_is_refused() {
+        for text in ["10.0.0.0/30", "10.0.0.0/32"] {
+            assert!(PodCidr::new(text.parse().unwrap()).unwrap_err().to_string().contains(text));
+        }
+        assert_eq!(cidr("0.0.0.0/0").free_address(&BTreeSet::new(), None), Some(Ipv4Addr::new(0, 0, 0, 3)));
+    }
+
+    #[test]
+    fn an_address_rests_before_it_is_given_out_again() {
+        let cidr = cidr("10.1.2.0/29");
+        let mut last = None;
+        let mut given = Vec::new();
+        for _ in 0..5 {
+            last = cidr.free_address(&BTreeSet::new(), last);
+            given.push(last.unwrap().octets()[3]);
+        }
+        assert_eq!(given, [3, 4, 5, 6, 3]);
+    }
+
+    proptest! {
+        /// Every pod address is given out exactly once, and nothing else ever is.
+        #[test]
+        fn addresses_are_given_out_until_none_is_left(network: u32, len in 24u8..=29, start: u32) {
+            let prefix = Ipv4Prefix::containing(Ipv4Addr::from_bits(network), len).unwrap();
+            let cidr = PodCidr::new(prefix).unwrap();
+            let mut taken = BTreeSet::new();
+            let mut last = Some(Ipv4Addr::from_bits(start));
+            while let Some(address) = cidr.free_address(&taken, last) {
+                prop_assert!(prefix.contains(address) && cidr.is_for_pods(address));
+                prop_assert!(address != cidr.router() && address != cidr.health());
+                prop_assert!(taken.insert(address));
+                last = Some(address);
+            }
+            prop_assert_eq!(taken.len(), (1usize << (32 - len)) - 4);
+        }
+    }
+}

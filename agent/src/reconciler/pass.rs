@@ -1,0 +1,121 @@
+//! One pass: maps and routes become as they should be.
+
+use std::collections::BTreeSet;
+
+use landbridge_agent_mesh::Problem;
+use landbridge_kvstore_schema::{IpPrefix, Ipv4Prefix};
+use tokio::task::block_in_place;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::{MAX_REST, Reconciler, Start};
+use crate::error_chain::chain;
+use crate::health::Targets;
+use crate::routes::{self, Route, RouteTable};
+
+impl Reconciler {
+    /// Makes maps and routes as they should be.
+    pub(super) async fn pass(&mut self) {
+        let begin = Instant::now();
+        if matches!(self.start, Start::Settling { deadline } if deadline <= begin) {
+            self.start = Start::Running;
+        }
+        self.dirty = false;
+        if self.start == Start::Running {
+            block_in_place(|| self.write_maps());
+            self.set_targets();
+        } else {
+            self.forget_strangers();
+        }
+        self.write_routes().await;
+        self.answer_waiters();
+        self.rest_until = Instant::now() + begin.elapsed().min(MAX_REST);
+    }
+
+    fn write_maps(&mut self) {
+        let desired = self.mesh.desired();
+        let writes = desired.writes(self.maps.actual(), self.mesh.is_complete());
+        let outcome = self.maps.write(&writes);
+        if outcome.failed > 0 {
+            warn!(failed = outcome.failed, written = outcome.written, "the maps are not as they should be");
+            self.dirty = true;
+            self.rest_until = Instant::now() + MAX_REST;
+        }
+        let problems: BTreeSet<Problem> = self.mesh.problems().into_iter().collect();
+        for problem in problems.difference(&self.problems) {
+            warn!(%problem, "problem");
+        }
+        for problem in self.problems.difference(&problems) {
+            info!(%problem, "problem solved");
+        }
+        self.problems = problems;
+    }
+
+    /// Takes endpoints out of the maps that this node has no longer; the store need not be asked for that.
+    fn forget_strangers(&mut self) {
+        let interfaces: BTreeSet<u32> = self.interfaces.values().copied().collect();
+        let strangers = self.maps.strangers(|endpoint, _| interfaces.contains(&endpoint.interface));
+        if !strangers.is_empty() {
+            block_in_place(|| self.maps.write(&strangers));
+        }
+    }
+
+    async fn write_routes(&mut self) {
+        for change in routes::plan(&self.desired_routes(), &self.routes) {
+            match routes::apply(&self.netlink, change).await {
+                Ok(()) => change.note(&mut self.routes),
+                Err(error) => {
+                    warn!(error = chain(&error), "route not changed, trying again later");
+                }
+            }
+        }
+    }
+
+    fn desired_routes(&self) -> RouteTable {
+        let overlay = self.network.overlay;
+        let mut routes: RouteTable = if self.mesh.is_complete() {
+            let to_node = Route {
+                interface: overlay,
+                source: Some(self.table.cidr().router()),
+                mtu: Some(self.network.pod_mtu),
+            };
+            let nodes = self.mesh.remote_nodes();
+            let cidrs = nodes.iter().flat_map(|node| &node.pod_cidrs);
+            cidrs.filter_map(ipv4).map(|prefix| (prefix, to_node)).collect()
+        } else {
+            self.routes
+                .iter()
+                .filter(|(_, route)| route.interface == overlay)
+                .map(|(p, r)| (*p, *r))
+                .collect()
+        };
+        for record in self.table.iter() {
+            if let Some(interface) = self.interfaces.get(&record.attachment) {
+                let prefix = Ipv4Prefix::new(record.address, 32).expect("an address has 32 bits");
+                routes.insert(prefix, Route { interface: *interface, source: None, mtu: None });
+            }
+        }
+        routes
+    }
+
+    pub(super) fn wanted_targets(&self) -> Targets {
+        let nodes = self.mesh.remote_nodes().into_iter();
+        nodes.filter_map(|node| Some((node.name, node.health?))).collect()
+    }
+
+    fn set_targets(&self) {
+        let wanted = self.wanted_targets();
+        self.targets.send_if_modified(|targets| {
+            let changed = *targets != wanted;
+            *targets = wanted;
+            changed
+        });
+    }
+}
+
+fn ipv4(prefix: &IpPrefix) -> Option<Ipv4Prefix> {
+    match prefix {
+        IpPrefix::V4(prefix) => Some(*prefix),
+        IpPrefix::V6(_) => None,
+    }
+}

@@ -1,0 +1,198 @@
+//! The node's routes to pods: of its own, each to its interface; of other nodes, each range to the overlay.
+//!
+//! ```text
+//! 10.1.1.3 dev lb4f1b…                                    a pod of this node
+//! 10.2.3.0/24 dev lb_vxlan src 10.1.1.1 mtu 1450     the pods of another
+//! ```
+//!
+//! Ours are told from others by their protocol number, so that what an agent before this one left is found, and nothing
+//! else is ever removed.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use landbridge_kvstore_schema::Ipv4Prefix;
+use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+};
+
+use crate::netlink::{Netlink, NetlinkError};
+
+/// Not taken in `/etc/iproute2/rt_protos` nor by routing daemons.
+const PROTOCOL: RouteProtocol = RouteProtocol::Other(0x4c);
+
+/// Where packets to a prefix leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// Index of the interface.
+    pub(crate) interface: u32,
+    /// The source of what the node itself sends there, where it matters.
+    pub(crate) source: Option<Ipv4Addr>,
+    /// Largest packet in bytes, where it is smaller than the interface's.
+    pub(crate) mtu: Option<u32>,
+}
+
+/// Routes by destination.
+pub(crate) type RouteTable = BTreeMap<Ipv4Prefix, Route>;
+
+/// A change of the kernel's routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RouteChange {
+    /// Add the route, in the place of another one to this destination.
+    Replace(Ipv4Prefix, Route),
+    /// Remove the route.
+    Remove(Ipv4Prefix, Route),
+}
+
+/// The changes that turn `actual` into `desired`: first what is new, so that a destination that moves between prefixes
+/// is always reached.
+pub(crate) fn plan(desired: &RouteTable, actual: &RouteTable) -> Vec<RouteChange> {
+    let changed = desired.iter().filter(|(prefix, route)| actual.get(prefix) != Some(route));
+    let gone = actual.iter().filter(|(prefix, _)| !desired.contains_key(prefix));
+    let replaced = changed.map(|(prefix, route)| RouteChange::Replace(*prefix, *route));
+    replaced.chain(gone.map(|(prefix, route)| RouteChange::Remove(*prefix, *route))).collect()
+}
+
+impl RouteChange {
+    /// Makes the change to `table`, as the kernel made it to its own.
+    pub(crate) fn note(self, table: &mut RouteTable) {
+        match self {
+            Self::Replace(prefix, route) => drop(table.insert(prefix, route)),
+            Self::Remove(prefix, _) => drop(table.remove(&prefix)),
+        }
+    }
+}
+
+/// Our routes, as the kernel has them.
+///
+/// # Errors
+/// [`NetlinkError`].
+pub(crate) async fn read(netlink: &Netlink) -> Result<RouteTable, NetlinkError> {
+    Ok(netlink.routes().await?.iter().filter_map(from_message).collect())
+}
+
+/// Carries out a change.
+///
+/// # Errors
+/// [`NetlinkError`].
+pub(crate) async fn apply(netlink: &Netlink, change: RouteChange) -> Result<(), NetlinkError> {
+    match change {
+        RouteChange::Replace(prefix, route) => {
+            netlink.replace_route(message(prefix, route), &prefix.to_string()).await
+        }
+        RouteChange::Remove(prefix, route) => {
+            netlink.remove_route(message(prefix, route), &prefix.to_string()).await
+        }
+    }
+}
+
+fn message(prefix: Ipv4Prefix, route: Route) -> RouteMessage {
+    let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(prefix.network(), prefix.len())
+        .output_interface(route.interface)
+        .protocol(PROTOCOL)
+        .scope(RouteScope::Link);
+    if let Some(source) = route.source {
+        builder = builder.pref_source(source);
+    }
+    let mut message = builder.build();
+    if let Some(mtu) = route.mtu {
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+    }
+    message
+}
+
+/// Reads a route of ours in the main table.
+fn from_message(message: &RouteMessage) -> Option<(Ipv4Prefix, Route)> {
+    if message.header.protocol != PROTOCOL || message.header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let mut network = Ipv4Addr::UNSPECIFIED;
+    let mut interface = None;
+    let (mut source, mut mtu) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => network = *address,
+            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(*address),
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    let prefix = Ipv4Prefix::new(network, message.header.destination_prefix_length).ok()?;
+    Some((prefix, Route { interface: interface?, source, mtu }))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_table() -> impl Strategy<Value = RouteTable> {
+        let route = (1u32..4, any::<Option<bool>>()).prop_map(|(interface, source)| Route {
+            interface,
+            source: source.map(|other| Ipv4Addr::new(10, 1, u8::from(other), 1)),
+            mtu: source.map(|_| 1450),
+        });
+        let prefix = (0u8..4, prop::sample::select(vec![16u8, 24, 32]))
+            .prop_map(|(third, len)| Ipv4Prefix::containing(Ipv4Addr::new(10, 1, third, 0), len).unwrap());
+        prop::collection::btree_map(prefix, route, 0..6)
+    }
+
+    fn applied(actual: &RouteTable, changes: &[RouteChange]) -> RouteTable {
+        let mut table = actual.clone();
+        for change in changes {
+            if let RouteChange::Remove(prefix, route) = change {
+                assert_eq!(table.get(prefix), Some(route), "only what is there is removed");
+            }
+            change.note(&mut table);
+        }
+        table
+    }
+
+    proptest! {
+        /// The changes reach the desired routes, and then nothing is left to change.
+        #[test]
+        fn plans_converge(desired in any_table(), actual in any_table()) {
+            let after = applied(&actual, &plan(&desired, &actual));
+            prop_assert_eq!(&after, &desired);
+            prop_assert!(plan(&desired, &after).is_empty());
+        }
+
+        /// A route that is in both tables is never missing on the way.
+        #[test]
+        fn plans_leave_no_gap(desired in any_table(), actual in any_table()) {
+            let changes = plan(&desired, &actual);
+            for done in 0..=changes.len() {
+                let between = applied(&actual, &changes[..done]);
+                let lasting = desired.keys().filter(|prefix| actual.contains_key(prefix));
+                for prefix in lasting {
+                    prop_assert!(between.contains_key(prefix));
+                }
+            }
+        }
+
+        /// What is written is what is read.
+        #[test]
+        fn messages_read_back(table in any_table()) {
+            let read: RouteTable =
+                table.iter().filter_map(|(prefix, route)| from_message(&message(*prefix, *route))).collect();
+            prop_assert_eq!(read, table);
+        }
+    }
+
+    #[test]
+    fn the_routes_of_others_are_not_ours() {
+        let prefix = "10.1.2.0/24".parse().unwrap();
+        let mut other = message(prefix, Route { interface: 3, source: None, mtu: None });
+        other.header.protocol = RouteProtocol::Static;
+        assert_eq!(from_message(&other), None);
+    }
+}
