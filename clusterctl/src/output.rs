@@ -1,7 +1,7 @@
 //! How results are printed: a table for people, JSON for programs.
 
-use std::fmt;
 use std::io::{self, ErrorKind, Write};
+use std::{env, fmt};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -51,4 +51,39 @@ pub(crate) fn print_table<const N: usize>(
 /// Prints a value as JSON.
 pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     say(format_args!("{}", serde_json::to_string_pretty(value).context("cannot write the result as JSON")?))
+}
+
+/// Text that somebody else wrote, made safe for a terminal: control characters become visible.
+pub(crate) fn escaped(text: &str) -> String {
+    let visible =
+        |char: char| if char.is_control() { char.escape_default().to_string() } else { char.to_string() };
+    text.chars().map(visible).collect()
+}
+
+/// What stands before a line that says how a step went: a tick or a cross, words where the locale has neither.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mark {
+    /// It went well.
+    Good,
+    /// It did not.
+    Bad,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self, has_unicode()) {
+            (Self::Good, true) => "✓",
+            (Self::Bad, true) => "✗",
+            (Self::Good, false) => "ok",
+            (Self::Bad, false) => "FAIL",
+        })
+    }
+}
+
+/// Whether the locale is one of UTF-8; the first variable that is set decides (POSIX, "Environment Variables").
+fn has_unicode() -> bool {
+    let set =
+        ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(env::var_os).find(|value| !value.is_empty());
+    let locale = set.map(|value| value.to_string_lossy().to_lowercase()).unwrap_or_default();
+    locale.contains("utf-8") || locale.contains("utf8")
 }
