@@ -7,8 +7,11 @@ mod exec;
 mod hosts;
 mod link;
 mod list;
+mod load;
 mod relay;
 mod run;
+mod serve;
+mod tour;
 mod up;
 
 use std::env;
@@ -40,6 +43,8 @@ enum Command {
     List(list::List),
     Down(down::Down),
     Clean(clean::Clean),
+    Serve(serve::Serve),
+    Load(load::Load),
     #[command(hide = true)]
     Relay(relay::Relay),
 }
@@ -82,6 +87,8 @@ impl Demo {
             Command::List(command) => command.run().map(done),
             Command::Down(command) => command.run().map(done),
             Command::Clean(command) => command.run().map(done),
+            Command::Serve(command) => command.run().map(done),
+            Command::Load(command) => command.run().map(done),
             Command::Relay(command) => command.run().map(done),
         }
     }

@@ -144,20 +144,25 @@ fn ctrl_c_during_up_leaves_a_whole_lab_or_none() {
 }
 
 #[test]
-fn ctrl_c_removes_the_lab_of_the_tour() {
-    if !met(&[Requirement::Namespaces]) {
+fn ctrl_c_removes_the_lab_of_the_tour_wherever_it_is() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
         return;
     }
-    let mut tour = Command::new(CLUSTERCTL).args(["demo", "run"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(tour.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().contains("each a network namespace")));
-    let prefix = format!("lb.tour-{}-", tour.id());
-    let left = || {
-        let entries = fs::read_dir("/run/netns").unwrap().flatten();
-        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)).count()
-    };
-    assert!(left() > 0);
-    assert!(Command::new("kill").args(["-INT", &tour.id().to_string()]).status().unwrap().success());
-    assert_eq!(tour.wait().unwrap().signal(), Some(2));
-    assert_eq!(left(), 0);
+    for moment in ["each host a network namespace", "Trust", "Cluster b fails"] {
+        let mut tour = Command::new(CLUSTERCTL);
+        tour.args(["demo", "run"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut tour = tour.spawn().unwrap();
+        let lab: LabName = format!("tour-{}-0", tour.id()).parse().unwrap();
+        let mut lines = BufReader::new(tour.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains(moment)), "{moment}: {tour:?}");
+        let has_begun = moment != "each host a network namespace";
+        assert!(!has_begun || !traces(&lab).is_empty(), "{moment}: there is a lab to remove");
+        assert!(Command::new("kill").args(["-INT", &tour.id().to_string()]).status().unwrap().success());
+        drop(lines);
+        assert_eq!(tour.wait().unwrap().signal(), Some(2), "{moment}");
+        assert_nothing_left(&lab);
+        let pattern = format!("/{lab}/");
+        let programs = Command::new("pgrep").args(["-af", &pattern]).output().unwrap();
+        assert_eq!(String::from_utf8(programs.stdout).unwrap(), "", "{moment}");
+    }
 }

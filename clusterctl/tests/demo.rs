@@ -1,11 +1,11 @@
 //! The program as a user runs it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use landbridge_lab::requirement::{Requirement, met};
-use landbridge_lab::{LabName, remove};
+use landbridge_lab::{LabName, remove, traces};
 
 fn clusterctl(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_clusterctl")).args(args).output().unwrap()
@@ -215,12 +215,20 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
-fn the_tour_cleans_up_after_itself() {
-    if !met(&[Requirement::Namespaces]) {
+fn the_tour_works_twice_in_a_row_and_leaves_nothing() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
         return;
     }
-    let output = works(&["demo", "run"]);
-    assert!(output.contains("100 answered") && output.contains("nothing is left"), "{output}");
+    for _ in 0..2 {
+        let mut tour = Command::new(env!("CARGO_BIN_EXE_clusterctl"));
+        let tour = tour.args(["demo", "run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lab: LabName = format!("tour-{}-0", tour.id()).parse().unwrap();
+        let output = tour.wait_with_output().unwrap();
+        let (said, error) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(output.status.success() && said.contains("nothing is left"), "{said}\n{error}");
+        assert_eq!(traces(&lab), [""; 0]);
+    }
 }
 
 #[test]

@@ -3,4 +3,6 @@
 
 mod crash;
 mod datapath;
+mod first_packets;
+mod mesh;
 mod real_etcd;

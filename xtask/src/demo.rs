@@ -1,8 +1,16 @@
 //! `cargo xtask demo`: from a clone to joined clusters in one command.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::OsString,
+    process::{Command, ExitCode},
+};
 
-use crate::{cargo, process, setup};
+use anyhow::{Context, bail};
+
+use crate::{cargo, process, setup, workspace};
+
+/// The packages whose programs the tour starts, its own first.
+const PROGRAMS: [&str; 3] = ["clusterctl", "landbridge-agent", "landbridge-apiserver"];
 
 /// Sets up what is missing, then runs `clusterctl demo run`, release build.
 #[derive(clap::Args)]
@@ -14,7 +22,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     setup::run(&setup::Args::default())?;
-    let mut command = cargo::cargo();
-    command.args(["run", "--release", "--package", "clusterctl", "--", "demo", "run"]).args(args.rest);
+    let mut build = cargo::cargo();
+    build.args(["build", "--release", "--bins"]);
+    build.args(PROGRAMS.iter().flat_map(|package| ["--package", package]));
+    let status = build.status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("`{}` failed", process::describe(&build));
+    }
+    let mut command = Command::new(workspace::target_dir().join("release/clusterctl"));
+    command.args(["demo", "run"]).args(args.rest);
     process::become_command(command)
 }
