@@ -108,7 +108,28 @@ pub enum ClientError {
 impl ClientError {
     /// Whether the store may have done what was asked although this is an error.
     pub fn may_be_applied(&self) -> bool {
-        matches!(self, Self::Disconnected { .. } | Self::TimedOut { .. } | Self::Unavailable { .. })
+        match self {
+            Self::Disconnected { .. }
+            | Self::TimedOut { .. }
+            | Self::Unavailable { .. }
+            | Self::Malformed { .. } => true,
+            // Those that do not speak of the request, but of how it went.
+            Self::Refused { code, .. } => matches!(
+                code,
+                Code::Unknown
+                    | Code::Internal
+                    | Code::Cancelled
+                    | Code::DeadlineExceeded
+                    | Code::Aborted
+                    | Code::DataLoss
+            ),
+            Self::TlsFile { .. }
+            | Self::Unreachable { .. }
+            | Self::PermissionDenied { .. }
+            | Self::LeaseNotFound { .. }
+            | Self::RevisionGone { .. }
+            | Self::WatchEnded { .. } => false,
+        }
     }
 
     /// Whether another connection, perhaps to another endpoint, may do better. The only place that decides it.
@@ -166,4 +187,28 @@ fn has_source<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
         next = source.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call() -> Call {
+        Call { operation: "put", key: "k".into(), endpoint: "http://store".into() }
+    }
+
+    /// Only a refusal that says what is wrong with a request is known to come before it.
+    #[test]
+    fn what_does_not_say_that_nothing_was_done_may_have_been_done() {
+        let refused = |code| ClientError::from_status(call(), Status::new(code, "etcdserver: some words"));
+        for code in
+            [Code::Unknown, Code::Internal, Code::Cancelled, Code::DeadlineExceeded, Code::Unavailable]
+        {
+            assert!(refused(code).may_be_applied(), "{code:?}");
+        }
+        for code in [Code::InvalidArgument, Code::FailedPrecondition, Code::PermissionDenied] {
+            assert!(!refused(code).may_be_applied(), "{code:?}");
+        }
+        assert!(ClientError::Malformed { call: call(), what: "no header" }.may_be_applied());
+    }
 }

@@ -108,8 +108,7 @@ async fn keep(requests: Arc<Requests>, id: i64, mut renewal: Renewal, mut rng: R
             }
         }
         let asked = Instant::now();
-        // An answer that comes later is of no use.
-        let deadline = renewal.expiry().min(asked + requests.timeout);
+        let deadline = renewal.deadline(asked).min(asked + requests.timeout);
         match renew(&requests, id, &lease, deadline).await {
             Ok(true) => renewal.renewed(asked),
             Ok(false) => {

@@ -5,8 +5,9 @@
 //! ```
 //!
 //! Invariants:
-//! - A client that is slow in its handshake holds up no one: it has a place among many and a deadline. When all places are
-//!   taken, others wait in the kernel.
+//! - A client that is slow in its handshake holds up no one: it has a place among many and a deadline. One address gets
+//!   half of the places, and when all are taken, others wait in the kernel.
+//! - A connection of a user who has too many is closed, whatever others have.
 //! - Every handshake ends with the loop.
 
 use std::io;
@@ -21,7 +22,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::connection::{Connection, prepare};
+use crate::connection::{Connection, User, prepare};
+use crate::quota::Quota;
 use crate::tls::TlsSource;
 
 /// Handshakes under way at a time.
@@ -37,12 +39,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) async fn accept_loop(
     listener: TcpListener,
     tls: Option<TlsSource>,
+    quota: Quota<User>,
     ready: mpsc::Sender<io::Result<Connection>>,
     stop: CancellationToken,
     cut: CancellationToken,
 ) {
     let tls = tls.map(Arc::new);
     let places = Arc::new(Semaphore::new(HANDSHAKES));
+    let shares = Quota::new(HANDSHAKES);
     let mut handshakes = JoinSet::new();
     loop {
         let accept = async {
@@ -55,15 +59,20 @@ pub(crate) async fn accept_loop(
             Some(_) = handshakes.join_next() => {}
             (accepted, place) = accept => match accepted {
                 Ok((tcp, address)) => {
-                    let (tls, ready, cut) = (tls.clone(), ready.clone(), cut.clone());
+                    let Some(share) = shares.take(address.ip()) else {
+                        debug!(%address, "too many handshakes with this address: one more is closed");
+                        continue;
+                    };
+                    let (tls, quota) = (tls.clone(), quota.clone());
+                    let (ready, cut) = (ready.clone(), cut.clone());
                     handshakes.spawn(async move {
-                        let shaken = timeout(HANDSHAKE_DEADLINE, handshake(tcp, tls, cut));
+                        let shaken = timeout(HANDSHAKE_DEADLINE, handshake(tcp, tls, quota, cut));
                         match shaken.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                             // The receiver is gone when the server stops.
                             Ok(connection) => drop(ready.send(Ok(connection)).await),
                             Err(error) => debug!(%address, %error, "connection refused"),
                         }
-                        drop(place);
+                        drop((place, share));
                     });
                 }
                 Err(error) => {
@@ -79,17 +88,18 @@ pub(crate) async fn accept_loop(
 async fn handshake(
     tcp: TcpStream,
     tls: Option<Arc<TlsSource>>,
+    quota: Quota<User>,
     cut: CancellationToken,
 ) -> io::Result<Connection> {
     prepare(&tcp)?;
-    let Some(tls) = tls else { return Ok(Connection::plain(tcp, cut)) };
+    let Some(tls) = tls else { return Connection::plain(tcp, &quota, cut) };
     let config = tokio::task::spawn_blocking(move || tls.config()).await.map_err(io::Error::other)?;
     let config = config.map_err(|error| {
         let chain = with_causes(&error);
         warn!(error = chain, "the files of TLS cannot be used, so that no one gets in");
         io::Error::other(error)
     })?;
-    Ok(Connection::tls(TlsAcceptor::from(config).accept(tcp).await?, cut))
+    Connection::tls(TlsAcceptor::from(config).accept(tcp).await?, &quota, cut)
 }
 
 /// An error with its causes.

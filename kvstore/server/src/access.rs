@@ -125,6 +125,18 @@ impl Permissions {
         })
     }
 
+    /// Whether the user may have leases. They are for keys that it puts: who may put none could only fill the store with
+    /// them, or keep those of others alive.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn leases(&self) -> Result<(), AccessError> {
+        allowed(match self {
+            Self::All => true,
+            Self::Granted { write, .. } => !write.0.is_empty(),
+        })
+    }
+
     /// Whether the user may put and delete each of `keys`.
     ///
     /// # Errors

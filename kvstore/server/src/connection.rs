@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,8 +12,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
+use tracing::warn;
 
 use crate::grpc::Peer;
+use crate::quota::{Place, Quota};
 use crate::tls;
 
 /// How soon a dead client is noticed: the kernel asks after this time without a word, and then as often again.
@@ -20,12 +23,16 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 /// After so many questions without an answer the client is dead.
 const KEEPALIVE_PROBES: u32 = 9;
 
+/// Who takes a place among the connections; those without a certificate are one.
+pub(crate) type User = Option<Arc<str>>;
+
 /// A connection that knows who is at its other end, and that the server can cut.
 #[derive(Debug)]
 pub(crate) struct Connection {
     transport: Transport,
     peer: Peer,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    _place: Place<User>,
 }
 
 #[derive(Debug)]
@@ -35,19 +42,34 @@ enum Transport {
 }
 
 impl Connection {
-    pub(crate) fn plain(tcp: TcpStream, cut: CancellationToken) -> Self {
-        Self::new(Transport::Plain(tcp), Peer::default(), cut)
+    /// # Errors
+    /// If there is no place left. So for the other.
+    pub(crate) fn plain(tcp: TcpStream, quota: &Quota<User>, cut: CancellationToken) -> io::Result<Self> {
+        Self::new(Transport::Plain(tcp), Peer::default(), quota, cut)
     }
 
     /// A connection after its handshake, which has verified the certificate that names the user.
-    pub(crate) fn tls(tls: TlsStream<TcpStream>, cut: CancellationToken) -> Self {
+    pub(crate) fn tls(
+        tls: TlsStream<TcpStream>,
+        quota: &Quota<User>,
+        cut: CancellationToken,
+    ) -> io::Result<Self> {
         let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let peer = Peer { user: leaf.and_then(tls::user) };
-        Self::new(Transport::Tls(Box::new(tls)), peer, cut)
+        Self::new(Transport::Tls(Box::new(tls)), peer, quota, cut)
     }
 
-    fn new(transport: Transport, peer: Peer, cut: CancellationToken) -> Self {
-        Self { transport, peer, cut: Box::pin(cut.cancelled_owned()) }
+    fn new(
+        transport: Transport,
+        peer: Peer,
+        quota: &Quota<User>,
+        cut: CancellationToken,
+    ) -> io::Result<Self> {
+        let Some(place) = quota.take(peer.user.clone()) else {
+            warn!(user = peer.user.as_deref(), "too many connections: one more is closed");
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        };
+        Ok(Self { transport, peer, cut: Box::pin(cut.cancelled_owned()), _place: place })
     }
 
     fn check_cut(&mut self, context: &mut Context<'_>) -> io::Result<()> {

@@ -130,6 +130,18 @@ impl Engine {
         self.0.shared.revisions.subscribe()
     }
 
+    /// The current term, as far as this member knows.
+    pub fn term(&self) -> u64 {
+        self.0.raft.metrics().borrow_watched().current_term
+    }
+
+    /// Whether a member leads that this one follows, or is. Not if this one has ended.
+    pub fn has_leader(&self) -> bool {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.running_state.is_ok() && metrics.current_leader.is_some()
+    }
+
     /// How this member is. Looks at the files on disk.
     pub fn status(&self) -> EngineStatus {
         let Inner { identity, options, shared, snapshots, .. } = &*self.0;

@@ -16,7 +16,6 @@ mod convert;
 mod kv;
 mod lease;
 mod maintenance;
-mod read_txn;
 mod service;
 mod status;
 mod watch;

@@ -1,4 +1,4 @@
-//! Who leads, as far as requests are concerned: looked at from time to time, so that no request has to ask.
+//! Whether the cluster has lost its leader, as far as streams that need one are concerned.
 
 use std::time::Duration;
 
@@ -8,41 +8,23 @@ use tokio::time::{MissedTickBehavior, interval};
 /// Election timeouts without a leader after which streams that need one end, as in etcd.
 const PATIENCE: u32 = 3;
 
-/// What was seen when it was looked at last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Leadership {
-    /// Whether a member leads.
-    pub(crate) has_leader: bool,
-    /// Whether none has led for so long that streams that need one end.
-    pub(crate) is_lost: bool,
-    /// The term.
-    pub(crate) term: u64,
-}
-
-impl Leadership {
-    /// What there is to know at the first look.
-    pub(crate) fn new((has_leader, term): (bool, u64)) -> Self {
-        Self { has_leader, is_lost: false, term }
-    }
-}
-
-/// Looks each `election_timeout` whether there is a leader, and in which term. Runs until nobody listens.
+/// Looks each `election_timeout` whether there is a leader, and tells when none has led for so long that streams that need
+/// one end. Runs until nobody listens.
 pub(crate) async fn watch_leader(
-    look: impl Fn() -> (bool, u64),
+    has_leader: impl Fn() -> bool,
     election_timeout: Duration,
-    leadership: watch::Sender<Leadership>,
+    is_lost: watch::Sender<bool>,
 ) {
     let mut looks = interval(election_timeout);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut patience = Patience::default();
     loop {
         tokio::select! {
-            () = leadership.closed() => return,
+            () = is_lost.closed() => return,
             _ = looks.tick() => {}
         }
-        let (has_leader, term) = look();
-        let seen = Leadership { has_leader, is_lost: patience.ends(has_leader), term };
-        leadership.send_if_modified(|known| std::mem::replace(known, seen) != seen);
+        let seen = patience.ends(has_leader());
+        is_lost.send_if_modified(|known| std::mem::replace(known, seen) != seen);
     }
 }
 

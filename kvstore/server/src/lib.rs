@@ -2,10 +2,12 @@
 
 mod accept;
 pub mod access;
+mod compaction;
 mod connection;
 pub mod engine;
 pub mod grpc;
 mod leader;
+mod quota;
 mod server;
 mod tls;
 pub mod wal;

@@ -24,9 +24,11 @@ use tracing::{info, warn};
 
 use crate::accept::{READY_CONNECTIONS, accept_loop};
 use crate::access::AccessRules;
+use crate::compaction::compact_periodically;
 use crate::engine::{Engine, EngineOptions, OpenError, ShutdownError};
 use crate::grpc::{Service, ServiceSettings, message_too_large, routes};
-use crate::leader::{Leadership, watch_leader};
+use crate::leader::watch_leader;
+use crate::quota::Quota;
 use crate::tls::{TlsError, TlsFiles, TlsSource};
 
 /// An idle client is asked whether it lives after this time, and has as long to answer as the second says. etcd's values.
@@ -34,6 +36,9 @@ const PING_INTERVAL: Duration = Duration::from_hours(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Requests that a client may give up before they were looked at. Whoever closes hundreds of watches at once is no attacker.
 const PENDING_RESETS: usize = 4096;
+/// Streams of one connection. A watch is one, so that a low limit stalls a client with many; none at all would let one
+/// connection take all memory, as each stream may hold a request in the making.
+const MAX_STREAMS: u32 = 1 << 14;
 /// How long requests under way may take when the server stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -108,36 +113,35 @@ impl Server {
 
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let observed = engine.clone();
-        let look = move || {
-            let status = observed.status();
-            (status.leader.is_some(), status.term)
-        };
-        let (leadership, seen) = watch::channel(Leadership::new(look()));
+        let has_leader = move || observed.has_leader();
+        let (is_lost, leader_is_lost) = watch::channel(false);
         let service = Service::new(
             engine.clone(),
             settings,
             access,
-            seen,
+            leader_is_lost,
             stop.clone(),
             advertise,
             min_lease_seconds(election_timeout),
         );
         let mut tasks = JoinSet::new();
         let (ready, connections) = mpsc::channel(READY_CONNECTIONS);
-        tasks.spawn(accept_loop(listener, tls, ready, stop.clone(), cut.clone()));
+        let quota = Quota::new(settings.max_connections);
+        tasks.spawn(accept_loop(listener, tls, quota, ready, stop.clone(), cut.clone()));
         let watch_stop = stop.clone();
         tasks.spawn(async move {
-            tokio::select! {
-                () = watch_stop.cancelled() => {}
-                () = watch_leader(look, election_timeout, leadership) => {}
-            }
+            watch_stop.run_until_cancelled(watch_leader(has_leader, election_timeout, is_lost)).await;
+        });
+        let (compacted, compaction_stop) = (engine.clone(), stop.clone());
+        tasks.spawn(async move {
+            let compaction = compact_periodically(&compacted, settings.history_retention);
+            compaction_stop.run_until_cancelled(compaction).await;
         });
         let serving = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(PING_INTERVAL))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
             .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
-            // A watch is a stream; whoever limits them stalls a client with many.
-            .max_concurrent_streams(u32::MAX)
+            .max_concurrent_streams(MAX_STREAMS)
             .layer(MapResponseLayer::new(message_too_large))
             .add_routes(routes(&service))
             .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.clone().cancelled_owned());

@@ -207,6 +207,21 @@ fn a_restart_changes_nothing_but_the_term() {
     });
 }
 
+/// Its revisions begin again, so that clients must not take it for the one that is gone.
+#[test]
+fn a_store_that_is_made_anew_is_another_cluster() {
+    block_on(async {
+        let mut clusters = Vec::new();
+        for _ in 0..2 {
+            let dir = tempfile::tempdir().unwrap();
+            let engine = open(dir.path()).await;
+            clusters.push(engine.status().cluster_id);
+            engine.shutdown().await.unwrap();
+        }
+        assert_ne!(clusters[0], clusters[1]);
+    });
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Propose(Command),
@@ -504,9 +519,11 @@ fn a_missing_snapshot_and_a_missing_log_are_named() {
             let error = try_open(options(dir.path())).await.unwrap_err();
             assert!(matches!(&error, OpenError::LogLost { path } if *path == wal), "{error}");
         }
-        let other = EngineOptions { cluster_token: "other".to_owned(), ..options(dir.path()) };
+        let other = tempfile::tempdir().unwrap();
+        open(other.path()).await.shutdown().await.unwrap();
         fs::remove_dir_all(&wal).unwrap();
-        let error = try_open(other).await.unwrap_err();
+        fs::rename(other.path().join("wal"), &wal).unwrap();
+        let error = try_open(options(dir.path())).await.unwrap_err();
         assert!(matches!(&error, OpenError::ForeignSnapshot { path, .. } if *path == snapshot), "{error}");
         fs::remove_dir_all(&wal).unwrap();
         fs::rename(&aside, &wal).unwrap();
@@ -597,6 +614,7 @@ fn a_disk_that_fails_ends_the_store_and_says_why() {
         assert_eq!(engine.propose(put("key", "")).await, Err(error.clone()));
         assert!(matches!(engine.read_barrier().await, Err(ReadError::Io { .. })));
         assert_eq!(engine.ended().await.as_ref(), Some(reason));
+        assert!(!engine.has_leader());
         engine.shutdown().await.unwrap();
     });
 }

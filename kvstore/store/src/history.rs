@@ -30,6 +30,14 @@ impl Event {
         }
     }
 
+    /// The length of the value that was put.
+    pub(crate) fn value_len(&self) -> usize {
+        match self {
+            Self::Put(kv) => kv.value.len(),
+            Self::Delete { .. } => 0,
+        }
+    }
+
     /// The revision it changed at.
     pub fn revision(&self) -> i64 {
         match self {

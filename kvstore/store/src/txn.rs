@@ -139,6 +139,32 @@ impl Store {
         Ok(response)
     }
 
+    /// Carries out a transaction that only reads, with the answer that [`Store::txn`] would give.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    ///
+    /// # Panics
+    /// If [`TxnRequest::is_read_only`] does not hold.
+    pub fn read_txn(&self, request: &TxnRequest, limits: TxnLimits) -> Result<TxnResponse, StoreError> {
+        validate(request, limits.max_ops)?;
+        let branch = self.choose(request);
+        self.check_branch(&branch)?;
+        Ok(self.read_branch(&branch))
+    }
+
+    fn read_branch(&self, branch: &Branch<'_>) -> TxnResponse {
+        let read = |step: &Step<'_>| {
+            let result = match step {
+                Step::Range(range) => OpResult::Range(self.range_checked(range)),
+                Step::Txn(inner) => OpResult::Txn(self.read_branch(inner)),
+                Step::Put(_) | Step::Delete(_) => unreachable!("the transaction only reads"),
+            };
+            OpResponse { revision: self.revision(), result }
+        };
+        TxnResponse { succeeded: branch.succeeded, responses: branch.steps.iter().map(read).collect() }
+    }
+
     fn choose<'r>(&self, request: &'r TxnRequest) -> Branch<'r> {
         let succeeded = request.compare.iter().all(|compare| self.holds(compare));
         let ops = if succeeded { &request.success } else { &request.failure };
@@ -167,6 +193,17 @@ impl Store {
             Step::Put(put) => self.check_put(put),
             Step::Delete(_) => Ok(()),
             Step::Txn(inner) => self.check_branch(inner),
+        })
+    }
+}
+
+impl TxnRequest {
+    /// Whether no branch changes anything, whatever the compares say.
+    pub fn is_read_only(&self) -> bool {
+        self.success.iter().chain(&self.failure).all(|op| match op {
+            Op::Range(_) => true,
+            Op::Put(_) | Op::Delete(_) => false,
+            Op::Txn(inner) => inner.is_read_only(),
         })
     }
 }

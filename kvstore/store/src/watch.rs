@@ -10,6 +10,10 @@ use crate::{Event, KeyRange, KeyValue, Store};
 /// Revisions looked at in one step, so that a watcher far behind does not keep others waiting.
 const REVISIONS_PER_STEP: usize = 1_000;
 
+/// Bytes of keys and values from which on a step takes no further revision: what it returns is in memory until it is
+/// delivered, even if the history has forgotten it meanwhile.
+const BYTES_PER_STEP: usize = 4 << 20;
+
 /// Changes that a watcher does not want.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WatchFilter {
@@ -77,10 +81,17 @@ impl Watcher {
         let mut events = Vec::new();
         let unseen = store.history.since(self.next_revision).take(REVISIONS_PER_STEP);
         let mut seen = 0;
+        let mut bytes = 0;
         for changes in unseen {
             seen += 1;
             for event in changes.iter().filter(|event| self.wants(event)) {
-                events.push((event.clone(), self.previous(store, event)));
+                let previous = self.previous(store, event);
+                bytes +=
+                    event.key().len() + event.value_len() + previous.as_ref().map_or(0, |kv| kv.value.len());
+                events.push((event.clone(), previous));
+            }
+            if bytes >= BYTES_PER_STEP {
+                break;
             }
         }
         self.next_revision = self.next_revision.max(store.revisions().oldest) + seen;

@@ -346,3 +346,24 @@ fn an_empty_key_is_an_error_and_an_inverted_range_is_empty() {
     assert_eq!(store.range(&RangeRequest::new(inverted.clone())).unwrap().count, 0);
     assert_eq!(store.delete(&DeleteRequest { range: inverted, prev_kv: false }).unwrap().deleted, 0);
 }
+
+/// Whoever reads slowly keeps what one step gave it in memory, even when the history no longer does.
+#[test]
+fn one_step_of_a_watch_is_bounded_in_bytes_but_never_less_than_a_revision() {
+    const MIB: usize = 1 << 20;
+    let mut store = Store::new();
+    for _ in 0..20 {
+        let value = vec![0; MIB].into();
+        store.put(&PutRequest { key: bytes("a"), value, ..PutRequest::default() }).unwrap();
+    }
+    let mut watcher = Watcher::new(&store, everything(), 2, WatchFilter::default(), true);
+    let mut revisions = Vec::new();
+    while let WatchStep::Events(batch) = watcher.step(&store) {
+        let held: usize =
+            batch.events.iter().map(|(_, previous)| MIB + previous.as_ref().map_or(0, |_| MIB)).sum();
+        assert!(held <= 6 * MIB, "{held}");
+        revisions.extend(batch.events.iter().map(|(event, _)| event.revision()));
+        assert_eq!(revisions.last(), Some(&batch.revision));
+    }
+    assert_eq!(revisions, (2..=21).collect::<Vec<_>>());
+}

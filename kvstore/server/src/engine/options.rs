@@ -14,7 +14,7 @@ pub struct EngineOptions {
     pub name: String,
     /// Where other members reach it.
     pub peer_url: String,
-    /// Keeps clusters with equal members apart.
+    /// Keeps clusters with equal members apart. Two that are made one after the other are told apart without it.
     pub cluster_token: String,
     /// Settings of the log.
     pub wal: WalOptions,
@@ -45,7 +45,7 @@ impl EngineOptions {
 /// How a member is, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineStatus {
-    /// Names the cluster; never 0, and the same for good.
+    /// Names the cluster; never 0, and the same as long as its data lives.
     pub cluster_id: u64,
     /// Names the member; never 0, and the same for good.
     pub member_id: u64,

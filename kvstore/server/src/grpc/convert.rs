@@ -17,16 +17,22 @@ use super::proto::{etcdserverpb as pb, mvccpb};
 use super::status;
 
 /// The keys of a request; an empty key is refused.
-fn key_range(key: Bytes, range_end: Bytes) -> Result<KeyRange, Status> {
+fn key_range(key: &Bytes, range_end: &Bytes) -> Result<KeyRange, Status> {
     if key.is_empty() {
         return Err(status::refused(StoreError::EmptyKey));
     }
-    Ok(KeyRange::new(key, range_end))
+    Ok(KeyRange::new(own(key), own(range_end)))
 }
 
-pub(super) fn range(request: pb::RangeRequest) -> Result<RangeRequest, Status> {
+/// Bytes for the store and the log to keep. What came in a message is a slice of it, which would keep the whole message
+/// in memory, and the 8 KiB that gRPC reads at a time, for as long as a key of a few bytes lives.
+fn own(slice: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(slice)
+}
+
+pub(super) fn range(request: &pb::RangeRequest) -> Result<RangeRequest, Status> {
     use pb::range_request as wire;
-    let range = key_range(request.key, request.range_end)?;
+    let range = key_range(&request.key, &request.range_end)?;
     let target = match wire::SortTarget::try_from(request.sort_target) {
         Ok(wire::SortTarget::Key) => SortTarget::Key,
         Ok(wire::SortTarget::Version) => SortTarget::Version,
@@ -54,13 +60,13 @@ pub(super) fn range(request: pb::RangeRequest) -> Result<RangeRequest, Status> {
     })
 }
 
-pub(super) fn put(request: pb::PutRequest) -> Result<PutRequest, Status> {
+pub(super) fn put(request: &pb::PutRequest) -> Result<PutRequest, Status> {
     if request.key.is_empty() {
         return Err(status::refused(StoreError::EmptyKey));
     }
     Ok(PutRequest {
-        key: request.key,
-        value: request.value,
+        key: own(&request.key),
+        value: own(&request.value),
         lease: LeaseId::new(request.lease).ok(),
         ignore_value: request.ignore_value,
         ignore_lease: request.ignore_lease,
@@ -68,12 +74,30 @@ pub(super) fn put(request: pb::PutRequest) -> Result<PutRequest, Status> {
     })
 }
 
-pub(super) fn delete(request: pb::DeleteRangeRequest) -> Result<DeleteRequest, Status> {
-    Ok(DeleteRequest { range: key_range(request.key, request.range_end)?, prev_kv: request.prev_kv })
+pub(super) fn delete(request: &pb::DeleteRangeRequest) -> Result<DeleteRequest, Status> {
+    Ok(DeleteRequest { range: key_range(&request.key, &request.range_end)?, prev_kv: request.prev_kv })
 }
 
-/// Reads a transaction that may have `max_ops` compares and operations; what is nested shares what is left.
+/// Reads a transaction that may have `max_ops` compares, and operations in each branch; what is nested shares what is left.
+///
+/// Unlike in etcd, all that is nested together may not have more than a flat transaction: 128 of 128 looks at all keys are
+/// carried out at one moment, during which nothing else is.
 pub(super) fn txn(request: pb::TxnRequest, max_ops: usize) -> Result<TxnRequest, Status> {
+    let request = nested_txn(request, max_ops)?;
+    if size(&request) > max_ops.saturating_mul(3) {
+        return Err(status::refused(StoreError::TooManyOps));
+    }
+    Ok(request)
+}
+
+/// Compares and operations, those of inner transactions included.
+fn size(txn: &TxnRequest) -> usize {
+    let ops = txn.success.iter().chain(&txn.failure);
+    let inner = ops.map(|op| 1 + if let Op::Txn(inner) = op { size(inner) } else { 0 });
+    txn.compare.len() + inner.sum::<usize>()
+}
+
+fn nested_txn(request: pb::TxnRequest, max_ops: usize) -> Result<TxnRequest, Status> {
     let longest = request.compare.len().max(request.success.len()).max(request.failure.len());
     let left = max_ops.checked_sub(longest).ok_or_else(|| status::refused(StoreError::TooManyOps))?;
     let ops =
@@ -88,10 +112,10 @@ pub(super) fn txn(request: pb::TxnRequest, max_ops: usize) -> Result<TxnRequest,
 fn op(request: pb::RequestOp, max_ops: usize) -> Result<Op, Status> {
     use pb::request_op::Request;
     Ok(match request.request {
-        Some(Request::RequestRange(request)) => Op::Range(range(request)?),
-        Some(Request::RequestPut(request)) => Op::Put(put(request)?),
-        Some(Request::RequestDeleteRange(request)) => Op::Delete(delete(request)?),
-        Some(Request::RequestTxn(request)) => Op::Txn(txn(request, max_ops)?),
+        Some(Request::RequestRange(request)) => Op::Range(range(&request)?),
+        Some(Request::RequestPut(request)) => Op::Put(put(&request)?),
+        Some(Request::RequestDeleteRange(request)) => Op::Delete(delete(&request)?),
+        Some(Request::RequestTxn(request)) => Op::Txn(nested_txn(request, max_ops)?),
         // etcd's answer to an operation that is none.
         None => return Err(status::refused(StoreError::KeyNotFound)),
     })
@@ -99,7 +123,7 @@ fn op(request: pb::RequestOp, max_ops: usize) -> Result<Op, Status> {
 
 fn compare(request: pb::Compare) -> Result<Compare, Status> {
     use pb::compare::{CompareResult, CompareTarget as Target, TargetUnion};
-    let range = key_range(request.key, request.range_end)?;
+    let range = key_range(&request.key, &request.range_end)?;
     let operator = match CompareResult::try_from(request.result) {
         Ok(CompareResult::Equal) => CompareOperator::Equal,
         Ok(CompareResult::Greater) => CompareOperator::Greater,
@@ -117,7 +141,7 @@ fn compare(request: pb::Compare) -> Result<Compare, Status> {
         (Ok(Target::Create), _) => CompareTarget::CreateRevision(0),
         (Ok(Target::Mod), Some(TargetUnion::ModRevision(given))) => CompareTarget::ModRevision(given),
         (Ok(Target::Mod), _) => CompareTarget::ModRevision(0),
-        (Ok(Target::Value), Some(TargetUnion::Value(given))) => CompareTarget::Value(given),
+        (Ok(Target::Value), Some(TargetUnion::Value(given))) => CompareTarget::Value(own(&given)),
         (Ok(Target::Value), _) => CompareTarget::Value(Bytes::new()),
         (Ok(Target::Lease), Some(TargetUnion::Lease(given))) => CompareTarget::Lease(given),
         (Ok(Target::Lease), _) => CompareTarget::Lease(0),
@@ -239,4 +263,54 @@ pub(super) fn event(event: &Event, previous: Option<&KeyValue>) -> mvccpb::Event
         }
     };
     mvccpb::Event { r#type: kind.into(), kv: Some(kv), prev_kv: previous.map(key_value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    /// Whether what `convert` makes of a message lives without the bytes that the message came in.
+    fn is_apart<M: Message + Default, T>(message: &M, convert: impl FnOnce(M) -> Result<T, Status>) -> bool {
+        let bytes = Bytes::from(message.encode_to_vec());
+        let _converted = convert(M::decode(bytes.clone()).unwrap()).unwrap();
+        bytes.is_unique()
+    }
+
+    #[test]
+    fn what_is_kept_does_not_keep_the_message_it_came_in() {
+        let key = || Bytes::from_static(b"key");
+        let write = pb::PutRequest { key: key(), value: key(), ..Default::default() };
+        let removal = pb::DeleteRangeRequest { key: key(), range_end: "l".into(), prev_kv: false };
+        assert!(is_apart(&write, |write| put(&write)));
+        assert!(is_apart(&removal, |removal| delete(&removal)));
+        let given = pb::compare::TargetUnion::Value(key());
+        let target = pb::compare::CompareTarget::Value.into();
+        let compare = pb::Compare { key: key(), target, target_union: Some(given), ..Default::default() };
+        let op = pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(write)) };
+        let whole = pb::TxnRequest { compare: vec![compare], success: vec![op], failure: Vec::new() };
+        assert!(is_apart(&whole, |whole| txn(whole, 128)));
+    }
+    #[test]
+    fn what_is_nested_has_no_more_operations_than_a_flat_transaction() {
+        use pb::request_op::Request;
+        let compare = pb::Compare { key: "k".into(), ..Default::default() };
+        let read = pb::RangeRequest { key: "k".into(), ..Default::default() };
+        let ops = |request, count| vec![pb::RequestOp { request: Some(request) }; count];
+        let flat = |count| pb::TxnRequest {
+            compare: vec![compare.clone(); count],
+            success: ops(Request::RequestRange(read.clone()), count),
+            failure: ops(Request::RequestRange(read.clone()), count),
+        };
+        txn(flat(128), 128).unwrap();
+        txn(flat(129), 128).unwrap_err();
+        let around = |inner, count| pb::TxnRequest {
+            success: ops(Request::RequestTxn(inner), count),
+            ..Default::default()
+        };
+        txn(around(flat(64), 1), 128).unwrap();
+        let error = txn(around(flat(64), 64), 128).unwrap_err();
+        assert_eq!(error.message(), "etcdserver: too many operations in txn request");
+    }
 }

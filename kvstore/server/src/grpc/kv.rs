@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use landbridge_kvstore_store::{LeaseId, Op, TxnRequest};
+use landbridge_kvstore_store::{LeaseId, Op, TxnLimits, TxnRequest};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, TxnShape};
 use super::proto::etcdserverpb as pb;
 use super::service::{Peer, Service};
-use super::{read_txn, status};
+use super::status;
 use crate::access::Permissions;
 use crate::engine::{Applied, Command, Outcome};
 
@@ -17,7 +17,7 @@ impl Service {
     /// Has a command carried out.
     pub(super) async fn carry_out(&self, command: Command) -> Result<(pb::ResponseHeader, Outcome), Status> {
         let Applied { outcome, revision, term } = self.engine().propose(command).await?;
-        Ok((self.header_after(revision, term), outcome.map_err(status::refused)?))
+        Ok((self.header_of_term(revision, term), outcome.map_err(status::refused)?))
     }
 
     fn check_size(&self, request: &impl Message) -> Result<(), Status> {
@@ -46,7 +46,7 @@ impl pb::kv_server::Kv for Service {
         let peer = Peer::of(request.extensions());
         let request = request.into_inner();
         let serializable = request.serializable;
-        let request = convert::range(request)?;
+        let request = convert::range(&request)?;
         self.permissions(&peer)?.read(&request.range)?;
         if !serializable {
             self.engine().read_barrier().await?;
@@ -60,7 +60,7 @@ impl pb::kv_server::Kv for Service {
         let peer = Peer::of(request.extensions());
         let request = request.into_inner();
         self.check_size(&request)?;
-        let request = convert::put(request)?;
+        let request = convert::put(&request)?;
         let permissions = self.permissions(&peer)?;
         permissions.put(&request)?;
         self.check_leases(&permissions, &request.lease.into_iter().collect())?;
@@ -76,7 +76,7 @@ impl pb::kv_server::Kv for Service {
         let peer = Peer::of(request.extensions());
         let request = request.into_inner();
         self.check_size(&request)?;
-        let request = convert::delete(request)?;
+        let request = convert::delete(&request)?;
         self.permissions(&peer)?.delete(&request.range, request.prev_kv)?;
         let (header, outcome) = self.carry_out(Command::DeleteRange(request)).await?;
         let Outcome::DeleteRange(response) = outcome else { return Err(other_outcome(&outcome)) };
@@ -88,16 +88,17 @@ impl pb::kv_server::Kv for Service {
         let request = request.into_inner();
         self.check_size(&request)?;
         let serializable = is_serializable(&request);
-        let request = convert::txn(request, self.settings().max_txn_ops)?;
+        let limits = TxnLimits { max_ops: self.settings().max_txn_ops };
+        let request = convert::txn(request, limits.max_ops)?;
         let permissions = self.permissions(&peer)?;
         permissions.txn(&request)?;
         let shape = TxnShape::of(&request);
-        let (header, response) = if read_txn::is_read_only(&request) {
+        let (header, response) = if request.is_read_only() {
             if !serializable {
                 self.engine().read_barrier().await?;
             }
             let (revision, response) =
-                self.engine().read(|store| (store.revision(), read_txn::run(store, &request)));
+                self.engine().read(|store| (store.revision(), store.read_txn(&request, limits)));
             (self.header(revision), response.map_err(status::refused)?)
         } else {
             let mut leases = BTreeSet::new();

@@ -21,7 +21,7 @@ impl Service {
         peer: &Peer,
         request: pb::LeaseKeepAliveRequest,
     ) -> Result<pb::LeaseKeepAliveResponse, Status> {
-        self.permissions(peer)?;
+        self.permissions(peer)?.leases()?;
         // Made before the renewal, as in etcd: the lease lived at this revision.
         let header = self.header_now();
         let renewed = match LeaseId::new(request.id) {
@@ -41,7 +41,7 @@ impl pb::lease_server::Lease for Service {
         let peer = Peer::of(request.extensions());
         let request = request.into_inner();
         let ttl = granted_ttl_seconds(request.ttl, self.min_lease_seconds()).map_err(status::refused)?;
-        self.permissions(&peer)?;
+        self.permissions(&peer)?.leases()?;
         // 0 asks for a number: a random one, since members pick without asking each other.
         let id = LeaseId::new(request.id)
             .unwrap_or_else(|_| LeaseId::new(fastrand::i64(1..)).expect("the range begins at 1"));
@@ -59,6 +59,7 @@ impl pb::lease_server::Lease for Service {
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let permissions = self.permissions(&Peer::of(request.extensions()))?;
+        permissions.leases()?;
         let id =
             LeaseId::new(request.get_ref().id).map_err(|_| status::refused(StoreError::LeaseNotFound))?;
         // The keys go with it.

@@ -1,10 +1,10 @@
 //! What all services share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use landbridge_kvstore_store::Store;
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -16,12 +16,11 @@ use super::proto::etcdserverpb as pb;
 use super::status;
 use crate::access::{AccessError, AccessRules, Permissions};
 use crate::engine::Engine;
-use crate::leader::Leadership;
 
 /// What gRPC takes beyond the largest request, as in etcd.
 const OVERHEAD_BYTES: usize = 512 << 10;
 
-/// Limits and intervals of the API. The defaults are etcd's.
+/// Limits and intervals of the API. The defaults are etcd's, where it has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceSettings {
     /// The largest request in bytes; etcd's `--max-request-bytes`.
@@ -30,11 +29,24 @@ pub struct ServiceSettings {
     pub max_txn_ops: usize,
     /// How often a quiet watch is told how far it is, if it asked for that; etcd's `--watch-progress-notify-interval`.
     pub progress_interval: Duration,
+    /// How long a change can be watched from at least; etcd's `--auto-compaction-retention`. An hour by default, as Cilium
+    /// sets it for its cluster mesh; etcd itself keeps everything.
+    pub history_retention: Duration,
+    /// The most connections at a time; one user may have half of them. Those beyond are closed. By default half as many as
+    /// the process may have files open: the log needs some, too.
+    pub max_connections: usize,
 }
 
 impl Default for ServiceSettings {
     fn default() -> Self {
-        Self { max_request_bytes: 3 << 19, max_txn_ops: 128, progress_interval: Duration::from_mins(10) }
+        let open_files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        Self {
+            max_request_bytes: 3 << 19,
+            max_txn_ops: 128,
+            progress_interval: Duration::from_mins(10),
+            history_retention: Duration::from_hours(1),
+            max_connections: usize::try_from(open_files / 2).unwrap_or(usize::MAX),
+        }
     }
 }
 
@@ -60,9 +72,8 @@ struct Shared {
     engine: Engine,
     settings: ServiceSettings,
     access: watch::Receiver<AccessRules>,
-    leadership: watch::Receiver<Leadership>,
-    /// The latest term that a command was carried out in, which may be ahead of what was seen of the leader.
-    latest_term: AtomicU64,
+    /// Whether streams that need a leader have to end.
+    leader_is_lost: watch::Receiver<bool>,
     stop: CancellationToken,
     advertise: Vec<String>,
     min_lease_seconds: i64,
@@ -78,7 +89,7 @@ impl Service {
         engine: Engine,
         settings: ServiceSettings,
         access: watch::Receiver<AccessRules>,
-        leadership: watch::Receiver<Leadership>,
+        leader_is_lost: watch::Receiver<bool>,
         stop: CancellationToken,
         advertise: Vec<String>,
         min_lease_seconds: i64,
@@ -89,8 +100,7 @@ impl Service {
             engine,
             settings,
             access,
-            leadership,
-            latest_term: AtomicU64::new(0),
+            leader_is_lost,
             stop,
             advertise,
             min_lease_seconds,
@@ -129,19 +139,12 @@ impl Service {
 
     /// The header of a response, in the term of this moment.
     pub(super) fn header(&self, revision: i64) -> pb::ResponseHeader {
-        let term = self.0.leadership.borrow().term.max(self.0.latest_term.load(Ordering::Relaxed));
-        self.header_of_term(revision, term)
+        self.header_of_term(revision, self.0.engine.term())
     }
 
     /// The header of a response about the state as it is.
     pub(super) fn header_now(&self) -> pb::ResponseHeader {
         self.header(self.0.engine.read(Store::revision))
-    }
-
-    /// The header of a response to a command that was carried out in this term.
-    pub(super) fn header_after(&self, revision: i64, term: u64) -> pb::ResponseHeader {
-        self.0.latest_term.fetch_max(term, Ordering::Relaxed);
-        self.header_of_term(revision, term)
     }
 
     pub(super) fn header_of_term(&self, revision: i64, raft_term: u64) -> pb::ResponseHeader {
@@ -151,11 +154,11 @@ impl Service {
 
     /// Completes with the reason when a stream has to end, whatever it is about.
     pub(super) async fn stream_end(&self, needs_leader: bool) -> Status {
-        let mut leadership = self.0.leadership.clone();
+        let mut leader_is_lost = self.0.leader_is_lost.clone();
         tokio::select! {
             biased;
             () = self.0.stop.cancelled() => status::stopped(),
-            Ok(_) = leadership.wait_for(|seen| seen.is_lost), if needs_leader => status::no_leader(),
+            Ok(_) = leader_is_lost.wait_for(|is_lost| *is_lost), if needs_leader => status::no_leader(),
         }
     }
 }
@@ -167,7 +170,7 @@ pub(super) fn needs_leader(metadata: &MetadataMap) -> bool {
 
 impl Interceptor for Service {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        if needs_leader(request.metadata()) && !self.0.leadership.borrow().has_leader {
+        if needs_leader(request.metadata()) && !self.0.engine.has_leader() {
             return Err(status::no_leader());
         }
         Ok(request)

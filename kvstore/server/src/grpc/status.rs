@@ -28,6 +28,11 @@ pub(super) fn stopped() -> Status {
     Status::unavailable("etcdserver: server stopped")
 }
 
+/// The member has failed. Why is in its log: clients compare the text, and paths of files are not theirs to know.
+fn unhealthy() -> Status {
+    Status::unavailable("etcdserver: unhealthy cluster")
+}
+
 /// Gives a refusal of gRPC itself the code that etcd's gRPC has for it. tonic says that a message is out of range when it is
 /// too large, which etcd's clients take for something about revisions.
 pub(crate) fn message_too_large(mut response: Response<Body>) -> Response<Body> {
@@ -81,7 +86,7 @@ impl From<ProposeError> for Status {
             ProposeError::NoLeader | ProposeError::NotLeader { .. } => no_leader(),
             ProposeError::LeaderChanged => Self::unavailable("etcdserver: leader changed"),
             ProposeError::Stopped => stopped(),
-            ProposeError::Io { .. } => Self::unavailable(format!("etcdserver: unhealthy cluster: {error}")),
+            ProposeError::Io { .. } => unhealthy(),
         }
     }
 }
@@ -91,7 +96,7 @@ impl From<ReadError> for Status {
         match error {
             ReadError::NoLeader | ReadError::NotLeader { .. } => no_leader(),
             ReadError::Stopped => stopped(),
-            ReadError::Io { .. } => Self::unavailable(format!("etcdserver: unhealthy cluster: {error}")),
+            ReadError::Io { .. } => unhealthy(),
         }
     }
 }

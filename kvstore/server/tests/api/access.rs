@@ -7,7 +7,7 @@ use pb::request_op::Request;
 use tonic::{Code, Status};
 
 use crate::pki::{Ca, client_tls, connect};
-use crate::store::{Client, Ours};
+use crate::store::{Client, Ours, Responses};
 
 fn grant(user: &str, read: &[&str], write: &[&str]) -> Grant {
     let prefixes = |of: &[&str]| of.iter().map(|prefix| KeyRange::prefix(prefix.as_bytes())).collect();
@@ -158,6 +158,22 @@ async fn a_lease_takes_only_keys_of_those_who_may_write_all_that_is_on_it() {
     let keys = pb::LeaseTimeToLiveRequest { id: lease, keys: true };
     denied(writer.lease().lease_time_to_live(keys).await);
     root.lease().lease_revoke(pb::LeaseRevokeRequest { id: lease }).await.unwrap();
+    setup.ours.stop().await;
+}
+
+/// In etcd every user may grant, renew and end leases, so that one who may only read can fill the store with them, or keep
+/// the keys of a dead client alive.
+#[tokio::test]
+async fn who_may_write_nothing_has_no_leases() {
+    let setup = Setup::start().await;
+    let (writer, reader) = (setup.user("writer", "w").await, setup.user("reader", "r").await);
+    denied(reader.grant(60, 0).await);
+    let lease = writer.grant(60, 0).await.unwrap().id;
+    denied(reader.lease().lease_revoke(pb::LeaseRevokeRequest { id: lease }).await);
+    let asked = tokio_stream::iter([pb::LeaseKeepAliveRequest { id: lease }]);
+    let mut client = reader.lease();
+    let mut answers = Responses::of(async move { client.lease_keep_alive(asked).await });
+    denied(answers.message().await);
     setup.ours.stop().await;
 }
 

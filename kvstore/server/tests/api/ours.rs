@@ -1,10 +1,13 @@
 //! What etcd does not do alike in all versions, or does not do well: checked against ours alone.
 
-use landbridge_kvstore_server::AccessRules;
+use std::time::Duration;
+
 use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
+use landbridge_kvstore_server::{AccessRules, ServiceSettings};
+use landbridge_kvstore_store::Store;
 use tonic::Code;
 
-use crate::store::{Client, Ours};
+use crate::store::{Client, Ours, soon};
 use crate::suite::assert_refused;
 
 /// etcd 3.5 crashes.
@@ -117,5 +120,26 @@ async fn a_question_for_progress_is_answered_however_early_it_comes() {
         }
         events += response.events.len();
     }
+    ours.stop().await;
+}
+
+/// etcd forgets nothing unless it is told to, and all changes are in memory.
+#[tokio::test]
+async fn history_is_forgotten_after_its_time_and_what_is_there_stays() {
+    let settings =
+        ServiceSettings { history_retention: Duration::from_millis(50), ..ServiceSettings::default() };
+    let ours = Ours::start_with(AccessRules::Open, None, settings).await;
+    let client = Client::connect(&ours.endpoint("http"), "a").await;
+    client.put("a", "1").await;
+    let last = client.put("a", "2").await;
+    let compacted = || ours.server.engine().read(Store::compacted_revision);
+    soon(async {
+        while compacted() < last {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let now = client.range(client.range_of("a", "b")).await.unwrap();
+    assert_eq!((&now.kvs[0].value[..], now.header.unwrap().revision, compacted()), (&b"2"[..], last, last));
     ours.stop().await;
 }

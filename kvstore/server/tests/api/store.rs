@@ -218,6 +218,14 @@ pub(crate) fn engine_options(dir: &Path) -> EngineOptions {
 
 impl Ours {
     pub(crate) async fn start(rules: AccessRules, tls: Option<TlsFiles>) -> Self {
+        Self::start_with(rules, tls, ServiceSettings::default()).await
+    }
+
+    pub(crate) async fn start_with(
+        rules: AccessRules,
+        tls: Option<TlsFiles>,
+        settings: ServiceSettings,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (access, receiver) = watch::channel(rules);
         let options = ServerOptions {
@@ -227,7 +235,7 @@ impl Ours {
             tls,
             access: receiver,
         };
-        let settings = ServiceSettings { progress_interval: PROGRESS_INTERVAL, ..ServiceSettings::default() };
+        let settings = ServiceSettings { progress_interval: PROGRESS_INTERVAL, ..settings };
         let server = Server::start_with(options, settings).await.unwrap();
         Self { server, access, dir }
     }

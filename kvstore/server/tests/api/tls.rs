@@ -4,10 +4,10 @@ use std::fs;
 use std::time::Duration;
 
 use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
-use landbridge_kvstore_server::{AccessRules, StartError, TlsError};
+use landbridge_kvstore_server::{AccessRules, ServiceSettings, StartError, TlsError};
 use pb::kv_client::KvClient;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tonic::transport::ClientTlsConfig;
 
 use crate::pki::{Ca, client_tls, connect};
@@ -68,8 +68,10 @@ async fn a_client_that_does_not_shake_hands_holds_up_no_one() {
     let ours = Ours::start(AccessRules::Open, Some(ca.server_files())).await;
     let endpoint = ours.endpoint("https");
     let mut silent = Vec::new();
-    for _ in 0..50 {
-        silent.push(TcpStream::connect(ours.server.local_addr()).await.unwrap());
+    for _ in 0..300 {
+        let from = TcpSocket::new_v4().unwrap();
+        from.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        silent.push(soon(from.connect(ours.server.local_addr())).await.unwrap());
     }
     let in_time = read(&endpoint, client_tls(&ca.pem(), Some(&ca.sign("client"))));
     tokio::time::timeout(Duration::from_secs(5), in_time)
@@ -81,6 +83,31 @@ async fn a_client_that_does_not_shake_hands_holds_up_no_one() {
     for mut connection in silent {
         assert!(matches!(soon(connection.read(&mut [0; 1])).await, Ok(0) | Err(_)));
     }
+}
+
+/// Each takes a file descriptor, without which the log cannot go on.
+#[tokio::test]
+async fn one_user_cannot_take_all_connections() {
+    let ca = Ca::new("ours");
+    let settings = ServiceSettings { max_connections: 4, ..ServiceSettings::default() };
+    let ours = Ours::start_with(AccessRules::Open, Some(ca.server_files()), settings).await;
+    let endpoint = ours.endpoint("https");
+    let greedy = client_tls(&ca.pem(), Some(&ca.sign("greedy")));
+    let other = client_tls(&ca.pem(), Some(&ca.sign("other")));
+
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let channel = connect(&endpoint, greedy.clone()).await.unwrap();
+        let request = pb::RangeRequest { key: "a".into(), ..Default::default() };
+        soon(KvClient::new(channel.clone()).range(request)).await.unwrap();
+        held.push(channel);
+    }
+    read(&endpoint, greedy.clone()).await.unwrap_err();
+    read(&endpoint, other).await.unwrap();
+    // Who lets go of one may have another.
+    held.pop();
+    soon(async { while read(&endpoint, greedy.clone()).await.is_err() {} }).await;
+    ours.stop().await;
 }
 
 #[tokio::test]

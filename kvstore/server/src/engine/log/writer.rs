@@ -150,7 +150,15 @@ impl Writer {
 
     /// Writes the frame in the making, and tells all who wait for it.
     fn write_frame(&mut self) {
-        let outcome = if self.next.buffer.is_empty() { Ok(()) } else { self.append() };
+        let outcome = match self.failure.get() {
+            // Also of what is not in the buffer: it may have gone with the frame that failed.
+            Some(reason) => {
+                self.next.buffer.clear();
+                Err(reason.clone())
+            }
+            None if self.next.buffer.is_empty() => Ok(()),
+            None => self.append(),
+        };
         for waiting in mem::take(&mut self.next.waiting) {
             waiting.complete(&outcome);
         }
@@ -160,10 +168,6 @@ impl Writer {
     }
 
     fn append(&mut self) -> Result<(), String> {
-        if let Some(reason) = self.failure.get() {
-            self.next.buffer.clear();
-            return Err(reason.clone());
-        }
         self.note_committed();
         let payload = mem::take(&mut self.next.buffer);
         let (identity, written) = (self.identity, self.written);
@@ -222,9 +226,19 @@ mod tests {
     use landbridge_kvstore_store::PutRequest;
     use openraft::storage::RaftLogStorage;
 
+    use openraft::type_config::TypeConfigExt;
+
+    use super::FRAME_BYTES;
     use crate::engine::open::{Found, recover_data};
-    use crate::engine::types::{Entry, Flushed, LogId, Payload, Proposal};
+    use crate::engine::types::{Entry, Flushed, LogId, Payload, Proposal, TypeConfig};
     use crate::engine::{Command, EngineOptions, log::Failure};
+
+    /// An entry that puts a value of so many bytes.
+    fn entry(index: u64, len: usize) -> Entry {
+        let put = PutRequest { key: "k".into(), value: vec![1; len].into(), ..PutRequest::default() };
+        let payload = Payload::Normal(Proposal(Arc::new(Command::Put(put))));
+        Entry { log_id: LogId::new_term_index(1, index), payload }
+    }
 
     /// The number of frames that puts of so many bytes make, if all of them wait for the disk at once.
     async fn frames(values: impl IntoIterator<Item = usize>) -> u64 {
@@ -232,10 +246,7 @@ mod tests {
         let found = recover_data(&EngineOptions::new(dir.path()), Failure::default()).unwrap();
         let Found { mut log, writer, queue, .. } = found;
         for (index, len) in (0..).zip(values) {
-            let put = PutRequest { key: "k".into(), value: vec![1; len].into(), ..PutRequest::default() };
-            let payload = Payload::Normal(Proposal(Arc::new(Command::Put(put))));
-            let entry = Entry { log_id: LogId::new_term_index(1, index), payload };
-            log.append([entry], Flushed::noop()).await.unwrap();
+            log.append([entry(index, len)], Flushed::noop()).await.unwrap();
         }
         drop(log);
         let wal = tokio::task::spawn_blocking(|| writer.run(queue)).await.unwrap();
@@ -247,5 +258,20 @@ mod tests {
         assert_eq!(frames([10; 100]).await, 1);
         assert_eq!(frames([3 << 20; 5]).await, 3);
         assert_eq!(frames([]).await, 0);
+    }
+    #[tokio::test]
+    async fn what_fills_a_frame_that_cannot_be_written_is_not_said_to_be_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = EngineOptions::new(dir.path());
+        options.wal.segment_bytes = 1 << 16;
+        let found = recover_data(&options, Failure::default()).unwrap();
+        let Found { mut log, writer, queue, .. } = found;
+        // A large frame takes a segment of its own, which can no longer be made.
+        std::fs::remove_dir_all(dir.path().join("wal")).unwrap();
+        let (done, flushed) = TypeConfig::oneshot();
+        log.append([entry(0, FRAME_BYTES)], Flushed::signal(done)).await.unwrap();
+        drop(log);
+        tokio::task::spawn_blocking(|| writer.run(queue)).await.unwrap();
+        flushed.await.unwrap().unwrap_err();
     }
 }
