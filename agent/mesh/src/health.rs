@@ -11,7 +11,8 @@
 //! - A target starts as reachable and has as long as any other to answer. So a new node is used at once, and a node that
 //!   never answers is out as fast as one that stops. An agent that starts knows nothing yet: until
 //!   [`Prober::is_settled`], what it would say of a dead node is out of date.
-//! - Silence counts only while probes go out: an agent that was stopped for a while blames nobody.
+//! - Silence counts only while probes go out, and the last of them has its time too: an agent that was stopped for a
+//!   while blames nobody.
 //! - Whoever stays silent for two probes is asked three times as often until the matter is decided, so that single losses
 //!   do not take a node out.
 //! - An answer counts when it arrives, however long it took: a path whose delay varies is one that works.
@@ -40,9 +41,14 @@ impl Default for HealthOptions {
 }
 
 impl HealthOptions {
-    /// Silence that makes a target unreachable. The half interval is for the answer to the last probe.
+    /// Silence that makes a target unreachable.
     fn silence(&self) -> Duration {
-        self.interval * self.lost + self.interval / 2
+        self.interval * self.lost + self.grace()
+    }
+
+    /// Time for the answer to the last probe.
+    fn grace(&self) -> Duration {
+        self.interval / 2
     }
 
     /// The longest time between two answers while a target proves itself: one of them may get lost.
@@ -107,6 +113,8 @@ struct Target {
     last_heard: Option<Instant>,
     /// Probes sent since then.
     unanswered: u32,
+    /// When there were enough of them to give the target up.
+    asked_enough: Option<Instant>,
     round_trip: Option<Duration>,
 }
 
@@ -141,6 +149,7 @@ impl Prober {
                 sent: Vec::new(),
                 last_heard: None,
                 unanswered: 0,
+                asked_enough: None,
                 round_trip: None,
             });
             if target.address != address {
@@ -149,6 +158,7 @@ impl Prober {
                 target.sent.clear();
                 target.last_heard = Some(now);
                 target.unanswered = 0;
+                target.asked_enough = None;
             }
         }
     }
@@ -217,6 +227,9 @@ impl Target {
         self.sent.push((sequence, now));
         self.last_heard.get_or_insert(now);
         self.unanswered = self.unanswered.saturating_add(1);
+        if self.unanswered >= options.lost {
+            self.asked_enough.get_or_insert(now);
+        }
         let in_doubt = self.unanswered >= 2 && self.state != State::Unreachable;
         self.next_probe = now + if in_doubt { options.interval / 3 } else { options.interval };
         sequence
@@ -230,6 +243,7 @@ impl Target {
         let gap = self.last_heard.map(|heard| now.saturating_duration_since(heard)).unwrap_or_default();
         self.last_heard = Some(now);
         self.unanswered = 0;
+        self.asked_enough = None;
         self.next_probe = self.next_probe.max(sent_at + options.interval);
         self.state = match self.state {
             State::Unproven | State::Reachable => State::Reachable,
@@ -244,13 +258,15 @@ impl Target {
 
     /// When the target is given up if nothing is heard until then; `None` if that cannot be said yet, or was decided.
     fn silent_at(&self, options: &HealthOptions) -> Option<Instant> {
-        let patience = match self.state {
-            State::Unreachable => return None,
-            State::Proving(_) => options.steady_gap(),
-            State::Unproven | State::Reachable if self.unanswered < options.lost => return None,
-            State::Unproven | State::Reachable => options.silence(),
-        };
-        self.last_heard.map(|heard| heard + patience)
+        let heard = self.last_heard?;
+        match self.state {
+            State::Unreachable => None,
+            State::Proving(_) => Some(heard + options.steady_gap()),
+            State::Unproven | State::Reachable => {
+                let asked = self.asked_enough?;
+                Some((heard + options.silence()).max(asked + options.grace()))
+            }
+        }
     }
 
     fn decide(&mut self, now: Instant, options: &HealthOptions) {

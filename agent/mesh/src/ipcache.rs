@@ -7,6 +7,8 @@
 //! - A pod is behind the node that its record names. If that node is not known, it is behind the one whose `PodCIDR` it is
 //!   in; if there is none either, it is left out until the node's record is there: an entry without a node would send its
 //!   packets past the tunnel.
+//! - A pod of this node is known by its interface, not by its record: the address of one that has ended, or has no
+//!   interface yet, would give its identity to whoever sends from it outside of a tunnel.
 //! - `PodCIDR`s of other nodes stand for pods that are not known yet: of that cluster, and no more.
 
 use std::collections::BTreeMap;
@@ -18,7 +20,7 @@ use landbridge_kvstore_schema::{ClusterName, IpOrPrefix, IpPrefix, NumericIdenti
 use crate::node_numbers::NodeNumbers;
 use crate::ranges::{Range, cidr_key};
 use crate::records::{IpOwner, Records};
-use crate::topology::{Claim, MeshNode, NodeRef, Topology};
+use crate::topology::{Claim, NodeRef, Topology};
 use crate::{Local, Problem};
 
 /// The two maps while they are built.
@@ -107,20 +109,13 @@ impl<'a> Ipcache<'a> {
         };
         let by_host = owner.host.and_then(|host| self.topology.node_at(cluster, host));
         let node = match (by_host.or(by_range), owner.host) {
-            (Some(node), _) => self.number(node),
+            // None for this node, too: its pods are in already.
+            (Some(node), _) => self.numbers.get(&node.name),
             // Without a host, the address is reached as the underlay has it.
             (None, None) => Some(NodeNumber::NONE),
             (None, Some(_)) => None,
         };
         Ok(node.map(|node| IpcacheEntry { identity: owner.identity.0, node }))
-    }
-
-    fn number(&self, node: &MeshNode) -> Option<NodeNumber> {
-        if self.local.is_this_node(&node.name) {
-            Some(NodeNumber::NONE)
-        } else {
-            self.numbers.get(&node.name)
-        }
     }
 }
 

@@ -13,6 +13,7 @@
 //! - Other clusters are not trusted. A record of theirs takes no address that belongs to this cluster, and none that
 //!   belongs to a cluster which comes before theirs by name. What is refused is counted and shown: [`Mesh::problems`].
 //! - Nothing is desired before the feeds were complete once: half of the policies would allow what the other half denies.
+//!   For the same reason a policy that cannot be read closes the pods that it may be about.
 //! - [`Desired::writes`] keeps packets flowing and denied ones out at every step between two states.
 
 mod desired;

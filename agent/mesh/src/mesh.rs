@@ -203,7 +203,7 @@ impl Mesh {
                 Some(Problem::ClusterId { cluster: cluster.clone(), id: id.get(), holder })
             },
         );
-        refused.chain(ids).chain(self.problems.iter().cloned()).collect()
+        refused.chain(ids).chain(self.policies.unreadable()).chain(self.problems.iter().cloned()).collect()
     }
 
     /// The identity of a pod of this cluster, once it is known with its labels, so that policy can be decided.

@@ -8,11 +8,13 @@
 //! - A direction that no policy of a pod speaks of is not enforced. One that a policy speaks of allows what rules allow;
 //!   what a rule denies stays denied.
 //! - Pods of equal rules share a set, whichever direction it is for.
-//! - A pod whose labels are not known gets a set that allows nothing: no policy can be said not to apply.
+//! - A pod whose labels are not known gets sets that allow nothing: no policy can be said not to apply. So does one that
+//!   a policy may be about which cannot be read (see `subject`): it may deny what others allow. Its node reaches it still.
 //! - Selectors look at labels of pods. Nodes and the world have none; they are meant by entities alone.
 
 mod selector;
 mod sets;
+mod subject;
 
 use std::collections::BTreeMap;
 
@@ -36,6 +38,8 @@ type Direction = Option<Content>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Policies {
     records: BTreeMap<NamespacedName, Policy>,
+    /// The pods that policies may be about which cannot be read.
+    unreadable: BTreeMap<NamespacedName, Selector>,
     /// Rules of policies with the identities that they mean now. Made when a pod needs them.
     resolved: BTreeMap<NamespacedName, Resolved>,
     sets: Sets,
@@ -67,6 +71,9 @@ pub(crate) struct Enforced {
 
 impl Policies {
     /// Takes a policy, or its deletion.
+    ///
+    /// # Errors
+    /// [`RecordError`] if it cannot be read; until its key changes again, the pods that it may be about get nothing.
     pub(crate) fn apply(
         &mut self,
         name: NamespacedName,
@@ -74,7 +81,11 @@ impl Policies {
         value: Option<&[u8]>,
     ) -> Result<(), RecordError> {
         self.resolved.remove(&name);
-        own_record(&mut self.records, name, key, value)
+        self.unreadable.remove(&name);
+        own_record(&mut self.records, name.clone(), key, value).inspect_err(|_| {
+            let subject = subject::of_unreadable(&name, key, value.unwrap_or_default());
+            self.unreadable.insert(name, subject);
+        })
     }
 
     /// The identities that selectors mean have changed.
@@ -107,9 +118,11 @@ impl Policies {
 
     /// What is allowed to and from pods with these labels.
     fn contents(&mut self, labels: Option<&Labels>, mesh: &Mesh<'_>) -> Resolved {
-        let Some(labels) = labels else {
-            return Resolved { ingress: Some(Content::default()), egress: Some(Content::default()) };
-        };
+        let closed = Resolved { ingress: Some(Content::default()), egress: Some(Content::default()) };
+        let Some(labels) = labels else { return closed };
+        if self.unreadable.values().any(|subject| selector::selects(subject, labels)) {
+            return closed;
+        }
         let mut contents = Resolved::default();
         for (name, policy) in &self.records {
             if !selector::selects(&policy.subject, labels) {
@@ -128,6 +141,11 @@ impl Policies {
             }
         }
         contents
+    }
+
+    /// Policies that cannot be read now.
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = Problem> {
+        self.unreadable.keys().map(|name| Problem::UnreadablePolicy { policy: name.clone() })
     }
 
     /// What policies ask for that cannot be done.

@@ -6,7 +6,8 @@ use landbridge_kvstore_schema::{
 
 use crate::{AddressOwner, NodeRef};
 
-/// Why a change of a key is not taken. The key then counts as absent.
+/// Why a change of a key is not taken. The key then counts as absent, but for a policy that cannot be read: the pods that
+/// it may be about get no connections.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The key is one of those that are read, but it names nothing that can have that name.
@@ -39,7 +40,7 @@ pub enum Refused {
         /// The cluster that has the number.
         holder: ClusterName,
     },
-    /// A record of another cluster is about an address of this one.
+    /// A record of another cluster is about an address of this one, or one that no cluster can have.
     #[error("record {key} takes {address}, which belongs to {owner}")]
     Claim {
         /// The key.
@@ -155,6 +156,12 @@ pub enum Problem {
         policy: NamespacedName,
         /// What it asks for.
         unsupported: Unsupported,
+    },
+    /// A policy cannot be read, so that nobody can say whom it allows what.
+    #[error("policy {policy} cannot be read: the pods that it may be about get no connections")]
+    UnreadablePolicy {
+        /// The policy.
+        policy: NamespacedName,
     },
     /// A pod is served without new connections because its labels are not known.
     #[error("pod {pod} has identity {identity}, whose labels are not known: it gets no new connections")]

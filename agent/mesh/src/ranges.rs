@@ -26,6 +26,25 @@ impl Range {
         Self { first, last: first | 1_u128.checked_shl(host_bits).map_or(u128::MAX, |size| size - 1) }
     }
 
+    /// Whether an address of the range means something else on every machine, or no machine at all: `0.0.0.0/8`, loopback,
+    /// link-local, multicast and what is behind it (RFC 6890).
+    pub(crate) fn has_special(self) -> bool {
+        let v4 = |first: [u8; 4], last: [u8; 4]| (bits(first.into()), bits(last.into()));
+        let v6 =
+            |first: u16, last: u16| (u128::from(first) << 112, u128::from(last) << 112 | u128::MAX >> 16);
+        [
+            v4([0, 0, 0, 0], [0, 255, 255, 255]),
+            v4([127, 0, 0, 0], [127, 255, 255, 255]),
+            v4([169, 254, 0, 0], [169, 254, 255, 255]),
+            v4([224, 0, 0, 0], [255, 255, 255, 255]),
+            (0, 1),
+            v6(0xfe80, 0xfebf),
+            v6(0xff00, 0xffff),
+        ]
+        .iter()
+        .any(|(first, last)| self.first <= *last && *first <= self.last)
+    }
+
     /// The address that is `offset` after the first, if it is in the range.
     pub(crate) fn nth(self, offset: u128) -> Option<IpAddr> {
         let bits = self.first.checked_add(offset).filter(|bits| *bits <= self.last)?;

@@ -112,6 +112,8 @@ pub enum AddressOwner {
     Node(NodeRef),
     /// The services of this cluster.
     Services(ClusterName),
+    /// Nobody: it is loopback, link-local or the like.
+    Nobody,
 }
 
 impl fmt::Display for AddressOwner {
@@ -119,6 +121,7 @@ impl fmt::Display for AddressOwner {
         match self {
             Self::Node(node) => write!(f, "node {node}"),
             Self::Services(cluster) => write!(f, "services of cluster {cluster}"),
+            Self::Nobody => f.write_str("nobody, being special"),
         }
     }
 }
@@ -197,12 +200,18 @@ impl Topology {
     /// Who has an address of `range` that a node of `cluster` wants.
     fn owner(&self, cluster: &ClusterName, range: Range) -> Option<AddressOwner> {
         let node = self.ranges.overlapping(range).next().map(|index| self.nodes[*index].name.clone());
-        node.map(AddressOwner::Node).or_else(|| self.service_owner(cluster, range))
+        node.map(AddressOwner::Node).or_else(|| self.owner_besides_nodes(cluster, range))
     }
 
-    fn service_owner(&self, cluster: &ClusterName, range: Range) -> Option<AddressOwner> {
-        let is_taken = *cluster != self.local && self.services.overlapping(range).next().is_some();
-        is_taken.then(|| AddressOwner::Services(self.local.clone()))
+    /// What other clusters do not get although no node has it.
+    fn owner_besides_nodes(&self, cluster: &ClusterName, range: Range) -> Option<AddressOwner> {
+        if *cluster == self.local {
+            None
+        } else if self.services.overlapping(range).next().is_some() {
+            Some(AddressOwner::Services(self.local.clone()))
+        } else {
+            range.has_special().then_some(AddressOwner::Nobody)
+        }
     }
 
     /// The nodes that are in, in order.
@@ -226,7 +235,7 @@ impl Topology {
         if let Some(node) = owners().find(|node| node.name.cluster != *cluster) {
             return Claim::Foreign(AddressOwner::Node(node.name.clone()));
         }
-        if let Some(owner) = self.service_owner(cluster, range) {
+        if let Some(owner) = self.owner_besides_nodes(cluster, range) {
             return Claim::Foreign(owner);
         }
         owners().next().map_or(Claim::Free, Claim::Own)

@@ -20,8 +20,8 @@ pub struct ConnectionKey {
     /// [`Direction`](crate::Direction) of the first packet as the endpoint sees it: on one node, a connection between two
     /// pods is one entry each, and what one of them admits says nothing of the other.
     pub direction: u8,
-    /// 0.
-    pub reserved: [u8; 2],
+    /// [`Endpoint::tag`](crate::Endpoint::tag): a pod that gets the address of one before it gets none of its connections.
+    pub endpoint: u16,
 }
 
 /// Value of the `CONNECTIONS` map.

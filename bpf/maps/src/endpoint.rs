@@ -23,3 +23,13 @@ pub struct Endpoint {
     /// 0; for later use.
     pub flags: u16,
 }
+
+impl Endpoint {
+    /// Tells the endpoint from others that had its address not long ago: the low half of its interface's index, which the
+    /// kernel counts up. The endpoint's `id` may be given again at once.
+    #[must_use]
+    pub const fn tag(&self) -> u16 {
+        let [.., a, b] = self.interface.to_be_bytes();
+        u16::from_be_bytes([a, b])
+    }
+}

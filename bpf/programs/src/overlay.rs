@@ -4,7 +4,8 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use landbridge_bpf_maps::{Direction, NodeNumber, Reason, identity};
 
 use crate::frame::{
-    Dropped, OnAccountOf, Outcome, PASS, accept, deliver, finish, mark, read, set_tunnel, tunnel,
+    Dropped, OnAccountOf, Outcome, PASS, accept, arrival_interface, deliver, finish, mark, read, set_tunnel,
+    tunnel,
 };
 use crate::metrics::count;
 use crate::tables::{check_endpoint, check_sender, endpoint, is_of_this_node, owner};
@@ -63,7 +64,11 @@ fn leave(ctx: &TcContext) -> Outcome {
     let sender = if is_of_this_node(&flow.source) {
         identity::REMOTE_NODE
     } else if let Some(sender) = endpoint(&flow.source) {
-        // A pod's that took the way through the stack, since its receiver was not known yet.
+        // A pod's that took the way through the stack, since its receiver was not known yet. From anywhere but its
+        // interface, it is someone's who wants to be sent on as the pod.
+        if sender.interface != arrival_interface(ctx) {
+            return dropped(Reason::INVALID_SOURCE);
+        }
         sender.identity
     } else if owner(&flow.source).identity == identity::HOST {
         identity::REMOTE_NODE

@@ -1,7 +1,7 @@
 //! Between a pod and its node: both directions of the node's side of a pod's interface.
 
 use aya_ebpf::{helpers::bpf_redirect, macros::classifier, programs::TcContext};
-use landbridge_bpf_maps::{Direction, IpcacheEntry, NodeNumber, Reason};
+use landbridge_bpf_maps::{Direction, IpcacheEntry, NodeNumber, Reason, identity};
 
 use crate::frame::{
     Dropped, OnAccountOf, Outcome, PASS, arrival_interface, deliver, finish, interface, read, set_tunnel,
@@ -80,7 +80,8 @@ fn arrive(ctx: &TcContext) -> Outcome {
         if owner.node != NodeNumber::NONE {
             return dropped(Reason::INVALID_SOURCE);
         }
-        owner.identity
+        // What arrived nowhere began here, under whichever address the node has.
+        if arrival_interface(ctx) == 0 { identity::HOST } else { owner.identity }
     };
     check_endpoint(receiver, IN, &flow, peer).of(IN)?;
     count(Reason::FORWARDED, IN, ctx.len());

@@ -88,7 +88,10 @@ fn translate(ctx: &SockAddrContext, family: Family, connects: bool) -> i32 {
     // SAFETY: the kernel gives every program of this kind a valid context.
     let protocol = unsafe { (*ctx.sock_addr).protocol } as u8;
     let key = ServiceKey { address: named.address, port: named.port, protocol, scope: 0 };
-    let Some(service) = service(&key) else { return PROCEED };
+    let Some(service) = service(&key) else {
+        forget(ctx, &named, protocol, connects);
+        return PROCEED;
+    };
     // SAFETY: the helpers take the context, or nothing.
     let (cookie, random) = unsafe { (bpf_get_socket_cookie(ctx.sock_addr.cast()), bpf_get_prandom_u32()) };
     // Messages of one socket stay with one backend as long as the backends stay.
@@ -127,6 +130,25 @@ fn translate(ctx: &SockAddrContext, family: Family, connects: bool) -> i32 {
     }
     Name { address: chosen.address, port: chosen.port }.write(ctx.sock_addr, family);
     PROCEED
+}
+
+/// Whoever the socket called by the name of a service before, now it calls someone by their own.
+#[inline(always)]
+fn forget(ctx: &SockAddrContext, named: &Name, protocol: u8, connects: bool) {
+    if connects {
+        // Most sockets have nothing to forget.
+        // SAFETY: the socket is this context's.
+        let _ = unsafe { SOCKET_SERVICE.delete((*ctx.sock_addr).__bindgen_anon_1.sk) };
+    } else if protocol == protocol::UDP {
+        // SAFETY: the helper takes the context.
+        let socket = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
+        let key = UdpPeerKey { socket, address: named.address, port: named.port, reserved: [0; 6] };
+        // Looked up first: that takes no lock, and removing does even if nothing is there.
+        // SAFETY: nothing of the entry is read.
+        if unsafe { UDP_PEERS.get(key) }.is_some() {
+            let _ = UDP_PEERS.remove(key);
+        }
+    }
 }
 
 /// Shows a socket the service that it named instead of the backend. `of_message` is whether the name is a message's,

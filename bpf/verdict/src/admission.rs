@@ -12,10 +12,13 @@
 //! - Every packet from the side that began a connection is checked against the rules in force, so that a rule that is
 //!   taken back ends connections too.
 //! - Connections are remembered where no rule is enforced as well: replies pass when the first one comes into force.
-//! - A TCP packet that asks for a connection is no reply, whatever it looks like.
+//! - A TCP packet that asks for a connection and an ICMP request are no replies, whatever they look like.
+//! - A connection is one of a pod, not of its address, which another pod can get.
+//! - A pod is no router: it tells of errors with packets that it got itself, and of no others.
 
 use landbridge_bpf_maps::{ConnectionEntry, ConnectionKey, Direction, Endpoint, Reason, identity};
 
+use crate::owner::is_allocated;
 use crate::packet::{Flow, protocol, tcp};
 use crate::policy::{Decision, Question, Rules, decide};
 
@@ -40,7 +43,8 @@ const LIFETIME_OTHER: u64 = 60 * SECOND;
 /// side and `now` the monotonic clock in nanoseconds. `shift` is how many bits of an identity are below the cluster.
 ///
 /// # Errors
-/// [`Reason::POLICY_DENIED`], [`Reason::POLICY_DENIED_BY_DENYLIST`] or [`Reason::CONNECTION_NOT_TRACKED`].
+/// [`Reason::POLICY_DENIED`], [`Reason::POLICY_DENIED_BY_DENYLIST`], [`Reason::CONNECTION_NOT_TRACKED`], or
+/// [`Reason::INVALID_PACKET`] for an error that a pod tells of another's packets.
 #[inline(always)]
 pub fn admit<T: Rules + Connections>(
     tables: &T,
@@ -51,8 +55,12 @@ pub fn admit<T: Rules + Connections>(
     now: u64,
     shift: u32,
 ) -> Result<(), Reason> {
-    if !asks_for_connection(flow) {
-        let answered = flow.answered_connection(direction);
+    let is_from_pod = matches!(direction, Direction::Egress) || is_allocated(peer);
+    if is_from_pod && flow.is_error() && flow.origin != flow.source {
+        return Err(Reason::INVALID_PACKET);
+    }
+    if !asks_for_connection(flow) && !flow.is_request() {
+        let answered = flow.answered_connection(direction, endpoint.tag());
         if let Some(entry) = alive(tables, &answered, now) {
             if !flow.is_error() {
                 let flags = ConnectionEntry::REPLIED | closing(flow, ConnectionEntry::CLOSED_BY_DESTINATION);
@@ -61,7 +69,7 @@ pub fn admit<T: Rules + Connections>(
             return Ok(());
         }
     }
-    let connection = flow.connection(direction);
+    let connection = flow.connection(direction, endpoint.tag());
     if flow.is_error() && alive(tables, &connection, now).is_some() {
         // It tells of what the endpoint itself replied.
         return Ok(());

@@ -74,9 +74,16 @@ impl Flow {
         self.policy_protocol == protocol::ICMP && is_error(kind)
     }
 
-    /// The connection that this packet would begin, at an endpoint that sees it in `direction`.
+    /// Whether it is an ICMP request, which has the identifier of its replies but is none.
     #[inline(always)]
-    pub fn connection(&self, direction: Direction) -> ConnectionKey {
+    pub fn is_request(&self) -> bool {
+        let [_, kind] = self.policy_port;
+        self.policy_protocol == protocol::ICMP && is_request(kind)
+    }
+
+    /// The connection that this packet would begin, at the endpoint with this tag that sees it in `direction`.
+    #[inline(always)]
+    pub fn connection(&self, direction: Direction, endpoint: u16) -> ConnectionKey {
         ConnectionKey {
             source: self.origin,
             destination: self.destination,
@@ -84,13 +91,13 @@ impl Flow {
             destination_port: self.destination_port,
             protocol: self.protocol,
             direction: direction as u8,
-            reserved: [0; 2],
+            endpoint,
         }
     }
 
     /// The connection that this packet would be a reply of, likewise.
     #[inline(always)]
-    pub fn answered_connection(&self, direction: Direction) -> ConnectionKey {
+    pub fn answered_connection(&self, direction: Direction, endpoint: u16) -> ConnectionKey {
         ConnectionKey {
             source: self.destination,
             destination: self.origin,
@@ -98,7 +105,7 @@ impl Flow {
             destination_port: self.source_port,
             protocol: self.protocol,
             direction: direction.opposite() as u8,
-            reserved: [0; 2],
+            endpoint,
         }
     }
 }
@@ -231,6 +238,12 @@ fn has_identifier(kind: u8) -> bool {
     matches!(kind, 0 | 8 | 13 | 14)
 }
 
+/// Echo and timestamp.
+#[inline(always)]
+fn is_request(kind: u8) -> bool {
+    matches!(kind, 8 | 13)
+}
+
 /// Destination unreachable, time exceeded, parameter problem.
 #[inline(always)]
 fn is_error(kind: u8) -> bool {
@@ -310,7 +323,10 @@ mod tests {
     fn an_echo_and_its_reply_are_one_connection() {
         let request = flow(&ipv4(A, B, 1, 0, &[8, 0, 0, 0, 7, 9, 0, 1]));
         let reply = flow(&ipv4(B, A, 1, 0, &[0, 0, 0, 0, 7, 9, 0, 1]));
-        assert_eq!(request.connection(Direction::Egress), reply.answered_connection(Direction::Ingress));
+        assert_eq!(
+            request.connection(Direction::Egress, 1),
+            reply.answered_connection(Direction::Ingress, 1)
+        );
         assert_eq!((request.policy_port, reply.policy_port), ([0, 8], [0, 0]));
     }
 
@@ -324,7 +340,7 @@ mod tests {
         assert_eq!((error.source, error.origin), (v4(ROUTER), v4(B)));
         assert_eq!((error.policy_protocol, error.policy_port), (1, [0, 3]));
         let sent = flow(&sent);
-        assert_eq!(error.answered_connection(Direction::Ingress), sent.connection(Direction::Egress));
+        assert_eq!(error.answered_connection(Direction::Ingress, 1), sent.connection(Direction::Egress, 1));
 
         let mut misdirected = vec![3, 4, 0, 0, 0, 0, 5, 0];
         misdirected.extend(ipv4(B, A, 6, 0, &tcp(1, 2, 0)));

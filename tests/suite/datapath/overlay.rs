@@ -165,6 +165,22 @@ fn from_outside_of_the_tunnel_nobody_is_believed_to_be_behind_one() {
     assert!(arrives(&udp(&router, Ipv4Addr::new(a, b, c, 254)), &target), "{}", mesh.a.drops());
 }
 
+#[test]
+fn from_outside_nobody_is_sent_on_as_a_pod() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
+        return;
+    }
+    let mesh = Mesh::start("transit", 1);
+    let router = mesh.lab.host("wan").unwrap();
+    let (stolen, pod) = (mesh.a.pods[0].address, &mesh.b.pods[0]);
+    let a = v4(mesh.a.host.node_addresses().unwrap().underlay());
+    ip(&router, &format!("addr add {stolen}/32 dev lo\nroute add {}/32 via {a}\n", pod.address));
+    let target = udp(&pod.host, pod.address);
+    assert!(!arrives(&udp(&router, stolen), &target), "under the identity of a pod of the node on the way");
+    assert_eq!(mesh.a.packets(Reason::INVALID_SOURCE, Direction::Egress), 1, "{}", mesh.a.drops());
+    assert!(arrives(&udp(&mesh.a.pods[0].host, stolen), &target), "{}", mesh.a.drops());
+}
+
 /// A VXLAN packet without its outer headers, with an empty UDP datagram inside.
 fn vxlan(vni: u32, source: Ipv4Addr, destination: Ipv4Addr, port: u16) -> Vec<u8> {
     let mut packet = vec![8, 0, 0, 0];

@@ -41,6 +41,9 @@ fn ingress_is_judged_by_identity_and_cluster_where_the_pod_is() {
     denied(&mesh.b, &from_neighbour, &target, no_match, IN);
     let host = udp(&mesh.b.host, super::fixture::v4(mesh.b.host.node_addresses().unwrap().router()));
     assert!(arrives(&host, &target), "the node itself may always: {}", mesh.b.drops());
+    super::fixture::ip(&mesh.b.host, "addr add 192.0.2.77/32 dev lo\n");
+    let host = udp(&mesh.b.host, std::net::Ipv4Addr::new(192, 0, 2, 77));
+    assert!(arrives(&host, &target), "under whatever address it has: {}", mesh.b.drops());
     let far_host = udp(&mesh.a.host, super::fixture::v4(mesh.a.host.node_addresses().unwrap().router()));
     denied(&mesh.b, &far_host, &target, no_match, IN);
 

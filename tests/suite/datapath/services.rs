@@ -63,6 +63,20 @@ fn obey(order: &str) {
             assert_eq!(socket.peer_addr().unwrap(), from);
             format!("{from} says {}", String::from_utf8_lossy(&buffer[..len]))
         }
+        "send-both" => {
+            let socket = udp();
+            let mut ask = |to: &str| {
+                socket.send_to(b"who?", to).unwrap();
+                socket.recv_from(&mut buffer).unwrap().1.to_string()
+            };
+            [ask(words[1]), ask(words[2]), ask(words[1])].join(" ")
+        }
+        "reconnect" => {
+            let socket = udp();
+            socket.connect(to).unwrap();
+            socket.connect(words[2]).unwrap();
+            socket.peer_addr().unwrap().to_string()
+        }
         other => panic!("no such order: {other}"),
     };
     println!("{PREFIX}{answer}");
@@ -146,6 +160,12 @@ fn sockets_reach_backends_by_the_name_of_their_service() {
     // Who is called directly is shown as he is.
     let direct = SocketAddr::from((mesh.b.pods[0].address, u16::from_be_bytes(far.port)));
     assert_eq!(ask(&client, &format!("connect {direct}")), format!("{direct} says far"));
+
+    // Also by a socket that had called the service before.
+    assert_eq!(ask(&client, &format!("reconnect 10.96.0.5:80 {direct}")), direct.to_string());
+
+    let both = ask(&client, &format!("send-both 10.96.0.5:80 {direct}"));
+    assert_eq!(both, format!("10.96.0.5:80 {direct} 10.96.0.5:80"));
 
     // Fewer backends, then none, then no service.
     mesh.a.datapath.services().set(key(TCP), 7, &[near]).unwrap();

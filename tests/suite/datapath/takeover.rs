@@ -116,3 +116,67 @@ fn without_its_pins_nothing_is_attached_any_more() {
     // The kernel detaches in its own time.
     wait_until("nobody looks", || arrives(&liar, &router));
 }
+
+/// The pins of links below a folder of pins, without the folder.
+fn links(pins: &std::path::Path) -> std::collections::BTreeSet<std::path::PathBuf> {
+    let mut found = std::collections::BTreeSet::new();
+    for place in ["overlay", "cgroup", "endpoints"] {
+        for folder in std::fs::read_dir(pins.join("v1").join(place)).unwrap() {
+            let files = std::fs::read_dir(folder.unwrap().path()).unwrap();
+            found.extend(files.map(|file| file.unwrap().path().strip_prefix(pins).unwrap().to_owned()));
+        }
+    }
+    found
+}
+
+#[test]
+fn wherever_a_process_ended_the_next_one_goes_on() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
+        return;
+    }
+    let Mesh { lab: _lab, a, b } = Mesh::start("halfway", 1);
+    let (host, pod, own) = (a.host.clone(), a.pods[0].clone(), a.options.clone());
+    drop(a);
+    let all = links(&own.pins);
+    assert_eq!(all.len(), 12);
+    let near = udp(&pod.host, pod.address);
+    let far = udp(&b.pods[0].host, b.pods[0].address);
+    let go_on = || {
+        let mut datapath = host.inside(|| Datapath::open(&own)).unwrap().unwrap();
+        host.inside(|| datapath.attach_endpoint(&pod.interface)).unwrap().unwrap();
+        assert_eq!(host.inside(|| datapath.attached_endpoints()).unwrap().unwrap(), [pod.interface.as_str()]);
+    };
+    // Each link alone was not made yet, then all of them, with their folders and without.
+    for missing in &all {
+        std::fs::remove_file(own.pins.join(missing)).unwrap();
+        go_on();
+        assert_eq!(links(&own.pins), all, "{missing:?}");
+        assert!(arrives(&near, &far) && arrives(&far, &near), "{missing:?}");
+    }
+    for missing in &all {
+        std::fs::remove_file(own.pins.join(missing)).unwrap();
+    }
+    go_on();
+    assert_eq!(links(&own.pins), all);
+    for place in ["overlay", "cgroup", "endpoints"] {
+        std::fs::remove_dir_all(own.pins.join("v1").join(place)).unwrap();
+    }
+    go_on();
+    assert_eq!(links(&own.pins), all);
+    assert!(arrives(&near, &far) && arrives(&far, &near));
+
+    // The tunnel interface was made anew meanwhile, and the cgroup is another.
+    super::fixture::ip(&host, "link del lb_vxlan\n");
+    super::fixture::make_overlay(&host);
+    let index = super::fixture::interface_index(&host, "lb_vxlan");
+    let cgroup = own.cgroup.join("other");
+    std::fs::create_dir(&cgroup).unwrap();
+    let moved = landbridge_bpf_loader::DatapathOptions { cgroup: cgroup.clone(), ..own.clone() };
+    drop(host.inside(|| Datapath::open(&moved)).unwrap().unwrap());
+    let after = links(&own.pins);
+    assert_eq!(after.len(), 12, "what was attached elsewhere is gone: {after:?}");
+    assert!(after.contains(std::path::Path::new(&format!("v1/overlay/lb_vxlan@{index}/from_overlay"))));
+    std::fs::remove_dir(&cgroup).unwrap();
+    go_on();
+    assert_eq!(links(&own.pins).iter().filter(|link| all.contains(*link)).count(), 10);
+}

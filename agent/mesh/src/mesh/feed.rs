@@ -40,7 +40,7 @@ impl Mesh {
     ///
     /// # Errors
     /// [`Refused`], for the log. A record that is refused counts as absent, whatever was there before, until its key
-    /// changes again or what it was refused for is no longer so.
+    /// changes again or what it was refused for is no longer so. A policy that cannot be read closes what it may be about.
     pub fn apply(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), Refused> {
         self.refused.remove(key);
         let applied = match Folder::of(key) {

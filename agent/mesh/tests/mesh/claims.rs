@@ -47,6 +47,31 @@ fn a_peer_does_not_get_an_address_of_ours() {
 }
 
 #[test]
+fn a_peer_does_not_get_what_is_no_clusters() {
+    let service = LocalService {
+        addresses: vec![ip("10.96.0.10")],
+        ports: vec![local_port(("http", Protocol::Tcp, 80))],
+        global: true,
+        ..LocalService::default()
+    };
+    let mut mesh = mesh(nodes().into_iter().chain([local_service("shop/cart", &service)]));
+    let before = mesh.desired();
+    for special in ["127.0.0.1", "169.254.169.254", "224.0.0.5", "255.255.255.255", "0.0.0.0"] {
+        let serves = service_record("b", "shop/cart", &[(special, vec![("http", Protocol::Tcp, 80)])]);
+        let claims = [
+            ip_record("b", special, "172.30.2.1", identity("b", 1)),
+            node("b", "b9", "172.30.2.9", &format!("{special}/32")),
+            serves,
+        ];
+        for claim in claims {
+            assert_eq!(put(&mut mesh, &claim).unwrap_err().reason(), "address_taken", "{}", claim.0);
+            assert_eq!(mesh.desired(), before, "{}", claim.0);
+            delete(&mut mesh, &claim);
+        }
+    }
+}
+
+#[test]
 fn a_peer_does_not_get_a_node_of_ours() {
     let service = LocalService { addresses: vec![ip("10.96.0.10")], ..LocalService::default() };
     let mut mesh = mesh(nodes().into_iter().chain([local_service("shop/cart", &service)]));

@@ -189,6 +189,20 @@ fn an_agent_that_was_stopped_blames_nobody() {
 }
 
 #[test]
+fn an_agent_that_was_stopped_waits_for_the_answers_to_what_it_asks_then() {
+    let mut network = Network::new(&[B1]);
+    network.run(millis(3_000), |_, _| Some(millis(5)));
+    // Three are lost, then the agent rests, and everything is as before when it goes on.
+    let asked = network.sent;
+    while network.sent < asked + 3 {
+        network.run(millis(10), |_, _| None);
+    }
+    network.now += Duration::from_secs(5);
+    network.run(millis(3_000), |_, _| Some(millis(40)));
+    assert_eq!(network.changes, []);
+}
+
+#[test]
 fn an_agent_that_was_stopped_takes_no_node_back_for_it() {
     let mut network = Network::new(&[B1]);
     network.run(millis(3_000), |_, _| None);

@@ -377,3 +377,53 @@ fn rules_about_addresses_are_shown_and_err_on_the_safe_side() {
         [problem("shop/p0", Unsupported::AllowAddresses), problem("shop/p1", Unsupported::DenyAddresses)];
     assert_eq!(mesh.problems(), expected);
 }
+
+#[test]
+fn a_policy_that_cannot_be_read_closes_what_it_may_be_about() {
+    const NAMESPACE: &str = "io.kubernetes.pod.namespace";
+    let open =
+        Policy { subject: Selector::default(), ingress: Some(vec![PolicyRule::default()]), egress: None };
+    let identities = [("a", 0, "shop"), ("a", 1, "bank")].map(|(cluster, index, namespace)| {
+        identity_record(cluster, index, &[(NAMESPACE, namespace), ("app", namespace)])
+    });
+    let pods = [pod("shop/p0", identity("a", 0)), pod("bank/p1", identity("a", 1))];
+    let mut mesh =
+        mesh(nodes().into_iter().chain(identities).chain(pods).chain([policy("shop/open", &open)]));
+    mesh.set_endpoints(BTreeMap::from([
+        (ip("10.1.1.10"), endpoint("shop/p0", 0)),
+        (ip("10.1.1.11"), endpoint("bank/p1", 1)),
+    ]));
+    // Which of the two pods are closed in both directions.
+    let closed = |mesh: &mut Mesh| {
+        let desired = mesh.desired();
+        let of = |text: &str| {
+            let Endpoint { ingress, egress, .. } = desired.endpoints[&address(text)];
+            let allows = |set| map_allows(&desired, set, identity("b", 1), 6, 80);
+            assert_eq!(allows(ingress), allows(egress));
+            !allows(ingress)
+        };
+        (of("10.1.1.10"), of("10.1.1.11"))
+    };
+    assert_eq!(closed(&mut mesh), (false, false));
+    let subject = r#""subject":[{"key":"any:app","operator":"In","values":["bank"]}]"#;
+    for (name, value, expected) in [
+        ("shop/x", "{".to_owned(), (true, false)),
+        ("bank.rule-2/x", "{".to_owned(), (false, true)),
+        ("shop.kubernetes/x", r#"{"subject":[{"key":"app","operator":"Near"}]}"#.to_owned(), (true, false)),
+        ("clusterwide.spec-1/x", "{".to_owned(), (true, true)),
+        ("other/x", "{".to_owned(), (false, false)),
+        ("shop/x", format!(r#"{{{subject},"ingress":[{{"peers":[{{"moons":"all"}}]}}]}}"#), (false, true)),
+    ] {
+        let record = (Policy::key(&named(name)).to_string(), value.into_bytes());
+        assert_eq!(put(&mut mesh, &record).unwrap_err().reason(), "malformed", "{name}");
+        assert_eq!(closed(&mut mesh), expected, "{name}");
+        assert!(mesh.problems().contains(&Problem::UnreadablePolicy { policy: named(name) }), "{name}");
+        // What it was before makes no difference, and it ends with the key.
+        put(&mut mesh, &policy(name, &open)).unwrap();
+        assert_eq!(closed(&mut mesh), (false, false), "{name}");
+        put(&mut mesh, &record).unwrap_err();
+        assert_eq!(closed(&mut mesh), expected, "{name}");
+        delete(&mut mesh, &record);
+        assert_eq!((closed(&mut mesh), mesh.problems()), ((false, false), vec![]), "{name}");
+    }
+}

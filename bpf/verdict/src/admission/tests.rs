@@ -162,6 +162,62 @@ fn errors_reach_whom_they_concern_and_remember_nothing() {
     assert_eq!(*tables.connections.borrow(), before);
 }
 
+#[test]
+fn a_pod_that_gets_a_used_address_inherits_no_connections() {
+    let mut tables = Tables::default();
+    let (ingress, egress) = (allow(&mut tables, INGRESS, PEERS[0].1), allow(&mut tables, EGRESS, PEERS[0].1));
+    let before = Endpoint { interface: 7, ..ENFORCED() };
+    assert_eq!(step(&tables, &before, true, tcp::SYN, 0), Ok(()));
+    assert_eq!(step(&tables, &before, false, tcp::ACK, 1), Ok(()));
+    tables.rules.remove(&ingress);
+    tables.rules.remove(&egress);
+    let after = Endpoint { interface: 8, ..ENFORCED() };
+    assert_eq!(step(&tables, &after, false, tcp::ACK, 2), Err(Reason::POLICY_DENIED));
+    assert_eq!(step(&tables, &before, false, tcp::ACK, 2), Ok(()), "it is the pod that counts");
+}
+
+#[test]
+fn an_echo_request_is_never_a_reply() {
+    let mut tables = Tables::default();
+    allow(&mut tables, EGRESS, PEERS[0].1);
+    let pod = ENFORCED();
+    let echo = |from_pod: bool, kind: u8| {
+        let (source, destination) = if from_pod { (POD, CLIENT.0) } else { (CLIENT.0, POD) };
+        let mut flow = packet((source, 7), (destination, 7), protocol::ICMP, 0);
+        flow.policy_port = [0, kind];
+        let direction = if from_pod { Direction::Egress } else { Direction::Ingress };
+        admit(&tables, &pod, direction, &flow, PEERS[0].1, 0, SHIFT)
+    };
+    assert_eq!(echo(true, 8), Ok(()));
+    assert_eq!(echo(false, 8), Err(Reason::POLICY_DENIED), "the same identifier the other way");
+    assert_eq!(echo(false, 13), Err(Reason::POLICY_DENIED), "a timestamp request");
+    assert_eq!(echo(false, 0), Ok(()), "the reply");
+}
+
+#[test]
+fn a_pod_tells_of_nobodys_packets_but_its_own() {
+    let tables = Tables::default();
+    // Another pod of this node has let the peer in.
+    let other = (v4([10, 1, 1, 11]), 80);
+    let begin = packet(CLIENT, other, protocol::TCP, tcp::SYN);
+    let open = Endpoint::default();
+    assert_eq!(admit(&tables, &open, Direction::Ingress, &begin, PEERS[0].1, 0, SHIFT), Ok(()));
+    // It cannot be reached, says the pod, which may not speak to the peer.
+    let mut error = packet(other, CLIENT, protocol::TCP, 0);
+    (error.source, error.policy_protocol, error.policy_port) = (POD, protocol::ICMP, [0, 3]);
+    let told =
+        |endpoint: &Endpoint, direction, peer| admit(&tables, endpoint, direction, &error, peer, 1, SHIFT);
+    let refused = Err(Reason::INVALID_PACKET);
+    assert_eq!(told(&ENFORCED(), Direction::Egress, PEERS[0].1), refused);
+    assert_eq!(told(&open, Direction::Egress, PEERS[0].1), refused, "nor where no rule is enforced");
+    // The same where it arrives; a router may say so.
+    let begin = packet(CLIENT, other, protocol::TCP, tcp::SYN);
+    assert_eq!(admit(&tables, &open, Direction::Egress, &begin, PEERS[1].1, 0, SHIFT), Ok(()));
+    assert_eq!(told(&ENFORCED(), Direction::Ingress, PEERS[1].1), refused);
+    assert_eq!(told(&ENFORCED(), Direction::Ingress, identity::REMOTE_NODE), Ok(()));
+    assert_eq!(told(&ENFORCED(), Direction::Ingress, identity::WORLD), Ok(()));
+}
+
 /// A packet between the pod and a peer.
 #[derive(Clone, Copy, Debug)]
 struct Event {
