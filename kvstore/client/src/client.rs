@@ -300,7 +300,14 @@ impl KvClient {
 
     /// The content of `prefix` and every change of it from now on. Call it within a Tokio runtime.
     pub fn feed(&self, prefix: &str) -> Feed {
-        feed::start(self.clone(), prefix)
+        feed::start(self.clone(), prefix, feed::SILENCE)
+    }
+
+    /// As [`KvClient::feed`], for who wants to know how far it is: while all is well it tells of
+    /// [`FeedEvent::Progress`](crate::FeedEvent::Progress) whenever nothing else was told for `quiet`. Each costs the store
+    /// a message in both directions.
+    pub fn feed_with_progress(&self, prefix: &str, quiet: Duration) -> Feed {
+        feed::start(self.clone(), prefix, quiet)
     }
 
     /// How many keys were left out so far because they are not UTF-8.

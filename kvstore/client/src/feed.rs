@@ -12,6 +12,8 @@ mod tests;
 mod watch;
 mod wire;
 
+use std::time::Duration;
+
 use fastrand::Rng;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -47,7 +49,7 @@ pub enum FeedEvent {
         revision: i64,
     },
     /// The store was at `revision`, and every change up to it was told. Comes at least every 15 seconds or so while all
-    /// is well and quiet, and soon after an outage.
+    /// is well and quiet, or as often as [`KvClient::feed_with_progress`] asks, and soon after an outage.
     ///
     /// An etcd before 3.5.13 may say so a little before the changes.
     Progress {
@@ -76,58 +78,67 @@ impl Feed {
     }
 }
 
-pub(crate) fn start(client: KvClient, prefix: &str) -> Feed {
+/// A silent watch is asked for its progress after this long.
+pub(crate) const SILENCE: Duration = Duration::from_secs(15);
+
+/// Starts a feed that asks for progress when nothing was told for `silence`.
+pub(crate) fn start(client: KvClient, prefix: &str, silence: Duration) -> Feed {
     let (sender, events) = mpsc::channel(QUEUE_LEN);
     let rng = client.requests().connections.fork_rng();
-    let task = run(client, prefix.to_owned(), sender, rng).instrument(debug_span!("feed", prefix));
+    let source = Source { client, prefix: prefix.to_owned(), range: KeyRange::of_prefix(prefix), silence };
+    let task = source.run(sender, rng).instrument(debug_span!("feed", prefix));
     Feed { events, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
 }
 
-/// Runs until the receiver is gone.
-async fn run(client: KvClient, prefix: String, events: mpsc::Sender<FeedEvent>, mut rng: Rng) {
-    let range = KeyRange::of_prefix(&prefix);
-    let mut state = FeedState::new();
-    let mut watch = None;
-    loop {
-        let step = state.step();
-        let input =
-            act(&client, &prefix, &range, step, &mut watch).await.unwrap_or_else(|error| match error {
+/// What a feed reads.
+struct Source {
+    client: KvClient,
+    prefix: String,
+    range: KeyRange,
+    silence: Duration,
+}
+
+impl Source {
+    /// Runs until the receiver is gone.
+    async fn run(self, events: mpsc::Sender<FeedEvent>, mut rng: Rng) {
+        let prefix = &self.prefix;
+        let mut state = FeedState::new();
+        let mut watch = None;
+        loop {
+            let step = state.step();
+            let input = self.act(step, &mut watch).await.unwrap_or_else(|error| match error {
                 ClientError::RevisionGone { .. } => Input::Forgotten,
                 error => Input::Lost(error),
             });
-        let ends_watch = matches!(input, Input::Lost(_) | Input::Forgotten);
-        let failures = state.failures();
-        for event in state.handle(input) {
-            if events.send(event).await.is_err() {
-                return;
+            let ends_watch = matches!(input, Input::Lost(_) | Input::Forgotten);
+            let failures = state.failures();
+            for event in state.handle(input) {
+                if events.send(event).await.is_err() {
+                    return;
+                }
+            }
+            let relists = watch.is_some() && matches!(state.step(), Step::List(_));
+            if relists {
+                info!(prefix, "the watched history is lost, listing again");
+            }
+            if ends_watch || relists {
+                watch = None;
+            }
+            if state.failures() > failures {
+                tokio::time::sleep(delay(state.failures(), rng.f64())).await;
             }
         }
-        let relists = watch.is_some() && matches!(state.step(), Step::List(_));
-        if relists {
-            info!(prefix, "the watched history is lost, listing again");
-        }
-        if ends_watch || relists {
-            watch = None;
-        }
-        if state.failures() > failures {
-            tokio::time::sleep(delay(state.failures(), rng.f64())).await;
-        }
     }
-}
 
-async fn act(
-    client: &KvClient,
-    prefix: &str,
-    range: &KeyRange,
-    step: Step,
-    watch: &mut Option<Watch>,
-) -> Result<Input, ClientError> {
-    match (step, watch) {
-        (Step::List(position), _) => Ok(Input::Page(client.page(prefix, range, position).await?)),
-        (Step::Watch { .. }, Some(watch)) => watch.next(client.requests()).await,
-        (Step::Watch { from }, watch) => {
-            let opened = Watch::open(client.requests(), prefix, range, from).await?;
-            watch.insert(opened).next(client.requests()).await
+    async fn act(&self, step: Step, watch: &mut Option<Watch>) -> Result<Input, ClientError> {
+        let Self { client, prefix, range, silence } = self;
+        match (step, watch) {
+            (Step::List(position), _) => Ok(Input::Page(client.page(prefix, range, position).await?)),
+            (Step::Watch { .. }, Some(watch)) => watch.next(client.requests()).await,
+            (Step::Watch { from }, watch) => {
+                let opened = Watch::open(client.requests(), prefix, range, from, *silence).await?;
+                watch.insert(opened).next(client.requests()).await
+            }
         }
     }
 }

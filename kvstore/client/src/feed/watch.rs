@@ -18,8 +18,6 @@ use crate::request::Requests;
 const OPERATION: &str = "watch";
 /// A new watch is asked for its progress this soon, so that the end of an outage shows.
 const FIRST_ASK: Duration = Duration::from_millis(500);
-/// A silent watch is asked for its progress.
-const SILENCE: Duration = Duration::from_secs(15);
 /// It is asked again: a store does not answer while the watch catches up.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// A watch that brings nothing for this long after it was first asked is lost.
@@ -34,10 +32,12 @@ pub(crate) struct Watch {
     range: KeyRange,
     /// How long to wait before asking.
     patience: Duration,
+    /// How long to wait from the first message on.
+    silence: Duration,
 }
 
 impl Watch {
-    /// Asks for everything under `prefix` from revision `from` on.
+    /// Asks for everything under `prefix` from revision `from` on, and for progress after each `silence`.
     ///
     /// # Errors
     /// [`ClientError`] if there is no connection or no answer within the request timeout.
@@ -46,6 +46,7 @@ impl Watch {
         prefix: &str,
         range: &KeyRange,
         from: i64,
+        silence: Duration,
     ) -> Result<Self, ClientError> {
         let options = WatchOptions::new()
             .with_range(range.end.clone())
@@ -58,7 +59,7 @@ impl Watch {
         let deadline = Instant::now() + requests.timeout;
         let ((requests, responses), connection) = requests.once(OPERATION, prefix, deadline, send).await?;
         let (prefix, range) = (prefix.to_owned(), range.clone());
-        Ok(Self { requests, responses, connection, prefix, range, patience: FIRST_ASK })
+        Ok(Self { requests, responses, connection, prefix, range, patience: FIRST_ASK, silence })
     }
 
     /// The next message of the store. After an error the watch is over.
@@ -80,7 +81,7 @@ impl Watch {
                 requests.note_skipped(&self.prefix, &skipped);
                 // What says that it runs came without asking.
                 if !matches!(input, Input::Watching(_)) {
-                    self.patience = SILENCE;
+                    self.patience = self.silence;
                 }
                 Ok(input)
             }

@@ -11,6 +11,7 @@ use crate::view::View;
 scenarios! {
     what_was_there_comes_before_synced_and_changes_after_it,
     a_quiet_feed_shows_progress,
+    a_feed_shows_progress_as_often_as_it_is_asked_to,
     a_killed_store_that_comes_back_is_resumed_without_a_list,
     a_compaction_during_an_outage_lists_again_and_deletes_what_vanished,
     another_cluster_at_the_endpoint_replaces_everything,
@@ -54,6 +55,20 @@ async fn a_quiet_feed_shows_progress(kind: Kind) {
     view.until("the list", |view| view.synced == 1).await;
     let other = client.put("other", "", None).await.unwrap();
     view.until("progress", |view| view.progress >= other).await;
+}
+
+async fn a_feed_shows_progress_as_often_as_it_is_asked_to(kind: Kind) {
+    let store = Store::start(kind).await;
+    let client = store.client();
+    let mut view = View::of(client.feed_with_progress("k/", Duration::from_millis(100)));
+    let rounds = async {
+        for _ in 0..3 {
+            let other = client.put("other", "", None).await.unwrap();
+            view.until("progress", |view| view.progress >= other).await;
+        }
+    };
+    // Less than one round takes otherwise.
+    tokio::time::timeout(Duration::from_secs(14), rounds).await.unwrap();
 }
 
 async fn a_killed_store_that_comes_back_is_resumed_without_a_list(kind: Kind) {
