@@ -26,7 +26,8 @@ use std::time::SystemTime;
 use rcgen::{Issuer, KeyPair};
 
 pub use certificate::{Certificate, CertificateError};
-pub(crate) use files::{FileError, create_private_folder, read_text, write_private};
+pub use files::FileError;
+pub(crate) use files::{create_private_folder, read_text, write_private};
 pub use issue::{ADMIN_VALIDITY, PEER_VALIDITY};
 pub use request::{KeyRequest, RequestError};
 
@@ -73,6 +74,9 @@ impl Pki {
         let (ca_path, key_path) = (folder.join("ca.crt"), folder.join("ca.key"));
         // The certificate is written last: without it, no authority was ever used.
         if !ca_path.exists() {
+            if folder.join("server.crt").exists() {
+                return Err(PkiError::Lost { path: ca_path });
+            }
             let key = KeyPair::generate()?;
             let certificate = issue::authority(cluster, now)?.self_signed(&key)?;
             write_private(&key_path, key.serialize_pem().as_bytes())?;
@@ -242,6 +246,15 @@ pub enum PkiError {
         path: PathBuf,
         /// What is wrong with it.
         source: CertificateError,
+    },
+    /// The authority signed already, and its certificate is gone.
+    #[error(
+        "{path:?} is gone, while certificates that it signed are there; put it back from a backup: a new authority would \
+         shut out all agents and peers"
+    )]
+    Lost {
+        /// The file.
+        path: PathBuf,
     },
     /// The authority is that of another cluster.
     #[error("{path:?} is of {found:?}, not of {expected:?}; each cluster needs a data folder of its own")]

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! - A file that cannot be read or parsed keeps the objects that it had, and so does an empty one: half a file withdraws
-//!   nothing. An object that breaks a rule keeps its last good version. Removing a file withdraws its objects.
+//!   nothing. An object that breaks a rule keeps its last good version. Removing a file withdraws its
+//!   objects, unless it was the only one: a folder without any is taken for one that is not mounted.
 //! - While nothing good is known of some file, the objects are not [whole](Objects::whole), so that nothing that may be
 //!   in it is withdrawn.
 //! - Each problem names file, line and column.

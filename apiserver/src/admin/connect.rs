@@ -46,7 +46,8 @@ impl AdminContext {
             store_endpoints: self.config.advertise.clone(),
             ca_certificate: self.pki.ca().pem().to_owned(),
             ca_fingerprint: self.pki.ca().fingerprint(),
-            pod_ranges: addresses.pod_ranges.iter().map(ToString::to_string).collect(),
+            // What others take from this cluster; a range that only a node declares is not among it.
+            pod_ranges: self.config.ranges().pods.iter().map(ToString::to_string).collect(),
             node_addresses: addresses.nodes.iter().map(ToString::to_string).collect(),
             clock_micros: i64::try_from(micros).unwrap_or(i64::MAX),
             peers: peers.records.keys().map(ToString::to_string).collect(),
@@ -113,9 +114,21 @@ impl AdminContext {
             node_addresses: peer.addresses.nodes.into_iter().collect(),
             unconfirmed_until: (!is_confirmed).then(|| deadline(now, within)),
         };
+        self.keep_reader(&peer.name, deadline(now, within)).await?;
         let revision = self.own.put(&Peer::key(&peer.name).to_string(), record.encode(), None).await?;
         info!(cluster = %peer.name, id = peer.id, "added a peer");
         Ok(revision)
+    }
+
+    /// An unconfirmed reader of the same name is confirmed together with the peer, so it stays for as long.
+    async fn keep_reader(&self, name: &ClusterName, until: i64) -> Result<(), AdminError> {
+        let key = Reader::key(name).to_string();
+        let Some(stored) = self.own.get(&key).await? else { return Ok(()) };
+        let reader = Reader::decode(&key, &stored.value)?;
+        if reader.unconfirmed_until.is_some_and(|deadline| deadline < until) {
+            self.own.put(&key, Reader { unconfirmed_until: Some(until) }.encode(), None).await?;
+        }
+        Ok(())
     }
 
     /// Keeps a peer and a reader for good.
@@ -166,7 +179,10 @@ impl AdminContext {
                 self.own.delete(&Reader::key(&name).to_string()).await?;
             }
         }
-        self.keys.sweep(|name| peers.contains_key(name), now)?;
+        // A record that cannot be read is no reason to lose the key, which nobody can put back.
+        let seen = self.records.peers.borrow().clone().ok_or(AdminError::Starting)?;
+        let is_unreadable = |name: &ClusterName| seen.unreadable.contains_key(&Peer::key(name).to_string());
+        self.keys.sweep(|name| peers.contains_key(name) || is_unreadable(name), now)?;
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! The Unix socket of the admin API, for its owner alone.
 
+use std::fs::{DirBuilder, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -48,20 +49,22 @@ impl AdminSocket {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).with_context(failed)?;
         }
-        // It gets its name when nobody else can open it any more.
+        // It is made where nobody else gets to, whatever the umask, and leaves from there when nobody else can open it.
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let beside = path.with_file_name(format!(".{name}.{}", std::process::id()));
-        let _ = std::fs::remove_file(&beside);
-        let listener = StdListener::bind(&beside).with_context(failed)?;
+        let private = path.with_file_name(format!(".{name}.{}", std::process::id()));
         let place = || {
-            std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600))?;
+            let _ = std::fs::remove_dir_all(&private);
+            DirBuilder::new().mode(0o700).create(&private)?;
+            let beside = private.join("s");
+            let listener = StdListener::bind(&beside)?;
+            std::fs::set_permissions(&beside, Permissions::from_mode(0o600))?;
             listener.set_nonblocking(true)?;
-            std::fs::rename(&beside, path)
+            std::fs::rename(&beside, path)?;
+            Ok::<_, std::io::Error>(listener)
         };
-        if let Err(error) = place() {
-            let _ = std::fs::remove_file(&beside);
-            return Err(error).with_context(failed);
-        }
+        let placed = place();
+        let _ = std::fs::remove_dir_all(&private);
+        let listener = placed.with_context(failed)?;
         let listener = UnixListener::from_std(listener).with_context(failed)?;
         Ok(Self { path: path.to_owned(), listener: Some(listener) })
     }
@@ -89,6 +92,11 @@ mod tests {
         let socket = AdminSocket::bind(&path).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert!(UnixStream::connect(&path).is_ok());
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1,
+            "nothing is left beside it"
+        );
         let error = AdminSocket::bind(&path).unwrap_err().to_string();
         assert!(error.contains("somebody answers"), "{error}");
         drop(socket);

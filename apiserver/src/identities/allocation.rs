@@ -17,6 +17,8 @@ const FIRST_WITHIN_CLUSTER: u32 = 256;
 pub struct Allocation {
     cluster: ClusterId,
     range: RangeInclusive<u32>,
+    /// No number of the range from this one on was given out; those below come again only when there is none left.
+    fresh: u32,
     /// No number of the range below this one is free.
     lowest_free: u32,
     by_number: BTreeMap<NumericIdentity, Labels>,
@@ -46,6 +48,7 @@ impl Allocation {
         Self {
             cluster,
             range: first..=all.end().0,
+            fresh: first,
             lowest_free: first,
             by_number: BTreeMap::new(),
             by_labels: BTreeMap::new(),
@@ -58,6 +61,9 @@ impl Allocation {
         self.remove(number);
         self.by_labels.entry(labels.clone()).or_default().insert(number);
         self.by_number.insert(number, labels);
+        if self.range.contains(&number.0) {
+            self.fresh = self.fresh.max(number.0 + 1);
+        }
         while self.by_number.contains_key(&NumericIdentity(self.lowest_free)) {
             self.lowest_free += 1;
         }
@@ -73,13 +79,15 @@ impl Allocation {
         self.by_number.iter().map(|(number, labels)| (*number, labels))
     }
 
-    /// The lowest number that is free.
+    /// A number that is free: one that was never given out as far as is known, or else the lowest. A cluster that was cut
+    /// off for long may still take a number for the labels that it had before.
     ///
     /// # Errors
     /// [`Exhausted`] if there is none.
     pub fn next_free(&self) -> Result<NumericIdentity, Exhausted> {
-        if self.range.contains(&self.lowest_free) {
-            return Ok(NumericIdentity(self.lowest_free));
+        let free = [self.fresh, self.lowest_free].into_iter().find(|number| self.range.contains(number));
+        if let Some(number) = free {
+            return Ok(NumericIdentity(number));
         }
         Err(Exhausted { cluster: self.cluster, numbers: self.range.end() - self.range.start() + 1 })
     }

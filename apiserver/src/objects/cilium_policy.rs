@@ -88,7 +88,7 @@ struct EgressRule {
 /// Both directions in one shape; the names are those of the fields.
 struct DirectionRule {
     endpoints: (&'static str, Option<Vec<LabelSelector>>),
-    entities: Option<Vec<Entity>>,
+    entities: (&'static str, Option<Vec<Entity>>),
     cidr: (&'static str, Option<Vec<String>>),
     cidr_set: (&'static str, Option<Vec<CidrRule>>),
     to_ports: Option<Vec<PortRule>>,
@@ -98,7 +98,7 @@ impl From<IngressRule> for DirectionRule {
     fn from(rule: IngressRule) -> Self {
         Self {
             endpoints: ("fromEndpoints", rule.from_endpoints),
-            entities: rule.from_entities,
+            entities: ("fromEntities", rule.from_entities),
             cidr: ("fromCIDR", rule.from_cidr),
             cidr_set: ("fromCIDRSet", rule.from_cidr_set),
             to_ports: rule.to_ports,
@@ -110,7 +110,7 @@ impl From<EgressRule> for DirectionRule {
     fn from(rule: EgressRule) -> Self {
         Self {
             endpoints: ("toEndpoints", rule.to_endpoints),
-            entities: rule.to_entities,
+            entities: ("toEntities", rule.to_entities),
             cidr: ("toCIDR", rule.to_cidr),
             cidr_set: ("toCIDRSet", rule.to_cidr_set),
             to_ports: rule.to_ports,
@@ -223,16 +223,28 @@ impl DirectionRule {
     /// `None` if it is about nothing.
     fn read(self, path: &FieldPath, deny: bool) -> Result<Option<PolicyRule>, FieldError> {
         let (endpoints_field, endpoints) = self.endpoints;
+        let (entities_field, entities) = self.entities;
         let (cidr_field, cidr) = self.cidr;
         let (cidr_set_field, cidr_set) = self.cidr_set;
-        let names_peers =
-            endpoints.is_some() || self.entities.is_some() || cidr.is_some() || cidr_set.is_some();
+        let kinds = [
+            (endpoints_field, endpoints.as_ref().is_some_and(|list| !list.is_empty())),
+            (entities_field, entities.as_ref().is_some_and(|list| !list.is_empty())),
+            (cidr_field, cidr.as_ref().is_some_and(|list| !list.is_empty())),
+            (cidr_set_field, cidr_set.as_ref().is_some_and(|list| !list.is_empty())),
+        ];
+        let mut kinds = kinds.into_iter().filter_map(|(field, is_used)| is_used.then_some(field));
+        if let (Some(one), Some(other)) = (kinds.next(), kinds.next()) {
+            // As Cilium does (`IngressCommonRule.sanitize`): whether both are meant or either would be a guess.
+            let message = format!("{other} cannot stand together with {one}: use a rule for each");
+            return Err(path.field(other).error(message));
+        }
+        let names_peers = endpoints.is_some() || entities.is_some() || cidr.is_some() || cidr_set.is_some();
         let mut peers = Vec::new();
         for (at, selector) in endpoints.iter().flatten().enumerate() {
             let path = path.field(endpoints_field).index(at);
             peers.push(PolicyPeer::Pods(read_selector(&path, selector)?));
         }
-        peers.extend(self.entities.into_iter().flatten().map(PolicyPeer::Entity));
+        peers.extend(entities.into_iter().flatten().map(PolicyPeer::Entity));
         for (at, text) in cidr.iter().flatten().enumerate() {
             let range = addresses(&path.field(cidr_field).index(at), text)?;
             peers.push(PolicyPeer::Addresses { range, except: Vec::new() });

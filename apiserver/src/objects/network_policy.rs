@@ -5,7 +5,8 @@ use std::num::NonZeroU16;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use landbridge_kvstore_schema::{
-    LabelExpression, LabelKey, LabelOperator, Policy, PolicyPeer, PolicyPort, PolicyRule, Selector,
+    LabelExpression, LabelKey, LabelOperator, ObjectName, Policy, PolicyPeer, PolicyPort, PolicyRule,
+    Selector,
 };
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -84,19 +85,31 @@ impl NetworkPolicy {
     pub fn read(self) -> Result<NamedPolicy, FieldError> {
         let name = namespaced_name(&self.metadata)?;
         let path = FieldPath::of(&["spec"]);
-        let types = self.spec.policy_types;
+        // An empty list is no list (Kubernetes, defaults of `networking/v1`).
+        let types = self.spec.policy_types.unwrap_or_default();
+        for (at, named) in types.iter().enumerate() {
+            if !matches!(named.as_str(), "Ingress" | "Egress") {
+                let message = format!("{named:?} is no direction: use Ingress or Egress");
+                return Err(path.field("policyTypes").index(at).error(message));
+            }
+        }
         let is_of = |direction: &str, by_default: bool| {
-            types.as_ref().map_or(by_default, |types| types.iter().any(|named| named == direction))
+            if types.is_empty() { by_default } else { types.iter().any(|named| named == direction) }
         };
+        let namespace = &name.namespace;
         let ingress = is_of("Ingress", true).then(|| {
             let path = path.field("ingress");
             let rules = self.spec.ingress.into_iter().flatten().enumerate();
-            rules.map(|(at, rule)| read_rule(&path.index(at), "from", rule.from, rule.ports)).collect()
+            rules
+                .map(|(at, rule)| read_rule(&path.index(at), namespace, ("from", rule.from), rule.ports))
+                .collect()
         });
         let egress = is_of("Egress", self.spec.egress.is_some()).then(|| {
             let path = path.field("egress");
             let rules = self.spec.egress.into_iter().flatten().enumerate();
-            rules.map(|(at, rule)| read_rule(&path.index(at), "to", rule.to, rule.ports)).collect()
+            rules
+                .map(|(at, rule)| read_rule(&path.index(at), namespace, ("to", rule.to), rule.ports))
+                .collect()
         });
         Ok(NamedPolicy {
             name: PolicyName {
@@ -116,14 +129,14 @@ impl NetworkPolicy {
 /// An empty list of peers or ports is the same as none: everybody, every port.
 fn read_rule(
     path: &FieldPath,
-    peers_field: &str,
-    peers: Option<Vec<Peer>>,
+    namespace: &ObjectName,
+    (peers_field, peers): (&str, Option<Vec<Peer>>),
     ports: Option<Vec<Port>>,
 ) -> Result<PolicyRule, FieldError> {
     let peers_path = path.field(peers_field);
     let peers = peers.filter(|peers| !peers.is_empty()).map(|peers| {
         let peers = peers.into_iter().enumerate();
-        peers.map(|(at, peer)| peer.read(&peers_path.index(at))).collect()
+        peers.map(|(at, peer)| peer.read(&peers_path.index(at), namespace)).collect()
     });
     let ports_path = path.field("ports");
     let ports = ports.filter(|ports| !ports.is_empty()).map(|ports| {
@@ -134,7 +147,7 @@ fn read_rule(
 }
 
 impl Peer {
-    fn read(self, path: &FieldPath) -> Result<PolicyPeer, FieldError> {
+    fn read(self, path: &FieldPath, namespace: &ObjectName) -> Result<PolicyPeer, FieldError> {
         match (self.ip_block, self.namespace_selector, self.pod_selector) {
             (Some(block), None, None) => address_range(
                 &path.field("ipBlock"),
@@ -147,9 +160,15 @@ impl Peer {
             (None, namespaces, pods) => {
                 let pods = pods.unwrap_or_default().read(&path.field("podSelector"), pod_label)?;
                 let mut expressions = pods.expressions;
-                if let Some(namespaces) = namespaces {
-                    expressions.extend(read_namespaces(&path.field("namespaceSelector"), &namespaces)?);
-                }
+                // Without a selector of namespaces it is about the policy's own, whatever labels the pods are selected by.
+                expressions.extend(match namespaces {
+                    Some(namespaces) => read_namespaces(&path.field("namespaceSelector"), &namespaces)?,
+                    None => vec![LabelExpression {
+                        key: pod_label(NAMESPACE_LABEL),
+                        operator: LabelOperator::In,
+                        values: vec![namespace.to_string()],
+                    }],
+                });
                 Ok(PolicyPeer::Pods(Selector { expressions }))
             }
             (Some(_), ..) => Err(path.error("ipBlock cannot stand together with a selector: use two peers")),

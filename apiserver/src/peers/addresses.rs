@@ -36,15 +36,22 @@ impl Addresses {
         }
     }
 
-    /// Those of this cluster: its ranges are configured, its nodes come and go.
+    /// Those of this cluster: its ranges are configured, its nodes come and go. A node may declare a range of its own.
     pub fn of_own<'a>(ranges: &Ranges, nodes: impl IntoIterator<Item = &'a Node>) -> Self {
         let of_host = |address: &&NodeAddress| address.address_type != AddressType::CiliumInternalIp;
-        let nodes = nodes.into_iter().flat_map(|node| node.addresses.iter().filter(of_host));
-        Self {
+        let mut own = Self {
             pod_ranges: ranges.pods.clone(),
             service_ranges: ranges.services.clone(),
-            nodes: nodes.map(|address| address.ip).collect(),
+            nodes: BTreeSet::new(),
+        };
+        for node in nodes {
+            own.nodes.extend(node.addresses.iter().filter(of_host).map(|address| address.ip));
+            let v4 = node.ipv4_pod_cidrs.iter().copied().map(IpPrefix::V4);
+            let declared = v4.chain(node.ipv6_pod_cidrs.iter().copied().map(IpPrefix::V6));
+            let elsewhere = declared.filter(|range| !ranges.pods.iter().any(|pods| within(range, pods)));
+            own.pod_ranges.extend(elsewhere);
         }
+        own
     }
 
     /// The range, or the node's address as a range, that `range` has an address in common with.
@@ -85,4 +92,21 @@ pub fn is_of_hosts(range: &IpPrefix) -> bool {
 pub(crate) fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
     items.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::admit::tests::node;
+    use super::*;
+
+    #[test]
+    fn a_range_that_a_node_declares_outside_of_the_clusters_is_its_own_too() {
+        let pods = vec!["10.1.0.0/16".parse().unwrap()];
+        let ranges = Ranges { pods, services: Vec::new() };
+        let nodes = [node("n1", "172.30.1.1", "10.1.1.0/24"), node("n2", "172.30.1.2", "10.9.1.0/24")];
+        let own = Addresses::of_own(&ranges, &nodes);
+        assert_eq!(list(&own.pod_ranges), "10.1.0.0/16, 10.9.1.0/24");
+        assert!(own.overlap(&"10.9.0.0/16".parse().unwrap()).is_some(), "no peer may take it");
+        assert_eq!(list(&own.nodes), "172.30.1.1, 172.30.1.2");
+    }
 }

@@ -35,6 +35,17 @@ pub const fn limit(kind: Kind) -> usize {
     }
 }
 
+/// The most bytes that the records of a kind of one peer may have together: all of them are held in memory, also those
+/// that are refused.
+pub const fn limit_bytes(kind: Kind) -> usize {
+    match kind {
+        Kind::Nodes => 32 << 20,
+        Kind::Identities => 64 << 20,
+        Kind::Ips | Kind::Services => 128 << 20,
+        Kind::EndpointSlices | Kind::ServiceExports => 0,
+    }
+}
+
 /// What was agreed on with a peer, and what belongs to others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -198,12 +209,14 @@ pub enum Refusal {
         address: IpAddr,
     },
     /// More records than one peer may have.
-    #[error("the peer has more than {limit} {kind}")]
+    #[error("the peer has more than {limit} {kind}, or more than {limit_bytes} bytes of them")]
     TooMany {
         /// The kind.
         kind: Kind,
         /// How many it may have.
         limit: usize,
+        /// How many bytes they may have together.
+        limit_bytes: usize,
     },
     /// A key that holds no valid name.
     #[error("the key holds no valid name")]

@@ -17,13 +17,15 @@ use bytes::Bytes;
 use landbridge_kvstore_client::Write;
 use landbridge_kvstore_schema::{KeyError, Keyspace, Kind, RecordName};
 
-use super::admit::{Admitted, Bounds, KINDS, Refusal, admit, limit};
+use super::admit::{Admitted, Bounds, KINDS, Refusal, admit, limit, limit_bytes};
 
 /// How many refused records are listed by name.
 pub const LISTED_REFUSALS: usize = 20;
 
 /// How many keys without a valid name are remembered.
 const MAX_BAD_KEYS: usize = 1_000;
+/// Longer ones are not remembered.
+const MAX_BAD_KEY_BYTES: usize = 1_000;
 
 /// What one peer publishes, and what of it is taken.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Mirror {
     bounds: Bounds,
     copy: Keyspace,
     records: BTreeMap<Kind, BTreeMap<RecordName, Record>>,
+    /// What the values of `records` take.
+    bytes: BTreeMap<Kind, usize>,
     /// Addresses of the nodes that are taken, and how many nodes have each.
     nodes: BTreeMap<IpAddr, usize>,
     bad_keys: BTreeSet<String>,
@@ -64,6 +68,7 @@ impl Mirror {
             bounds,
             copy,
             records: BTreeMap::new(),
+            bytes: BTreeMap::new(),
             nodes: BTreeMap::new(),
             bad_keys: BTreeSet::new(),
             overflow: BTreeMap::new(),
@@ -77,10 +82,15 @@ impl Mirror {
         let Some(name) = self.name(key) else { return Vec::new() };
         let kind = name.kind();
         let records = self.records.entry(kind).or_default();
-        if records.len() >= limit(kind) && !records.contains_key(&name) {
+        let before = records.get(&name).map(|record| record.value.len());
+        let bytes = self.bytes.entry(kind).or_default();
+        let bytes_with_it = *bytes - before.unwrap_or_default() + value.len();
+        if bytes_with_it > limit_bytes(kind) || (before.is_none() && records.len() >= limit(kind)) {
             *self.overflow.entry(kind).or_default() += 1;
-            return Vec::new();
+            // What it was before is no longer so.
+            return self.forget(&name);
         }
+        *bytes = bytes_with_it;
         self.judge(name, value)
     }
 
@@ -89,9 +99,15 @@ impl Mirror {
         self.changes += 1;
         self.bad_keys.remove(key);
         let Ok(name) = self.bounds.origin.keyspace.parse(key.as_bytes()) else { return Vec::new() };
-        let gone = self.records.get_mut(&name.kind()).and_then(|records| records.remove(&name));
-        let Some(Record { verdict: Ok(admitted), .. }) = gone else { return Vec::new() };
-        let delete = Write::Delete { key: self.copy.key(&name) };
+        self.forget(&name)
+    }
+
+    fn forget(&mut self, name: &RecordName) -> Vec<Write> {
+        let gone = self.records.get_mut(&name.kind()).and_then(|records| records.remove(name));
+        let Some(Record { value, verdict }) = gone else { return Vec::new() };
+        *self.bytes.entry(name.kind()).or_default() -= value.len();
+        let Ok(admitted) = verdict else { return Vec::new() };
+        let delete = Write::Delete { key: self.copy.key(name) };
         let services = self.replace_node(&admitted.node_addresses, &BTreeSet::new());
         [delete].into_iter().chain(services).collect()
     }
@@ -116,7 +132,8 @@ impl Mirror {
             (actual.get(key.as_str()) != Some(&&record.value[..]))
                 .then(|| Write::Put { key, value: record.value.to_vec() })
         });
-        let gone = actual.keys().filter(|key| !desired.contains_key(**key));
+        // The other way round than they come: an address goes before the identity that it has.
+        let gone = actual.keys().rev().filter(|key| !desired.contains_key(**key));
         puts.chain(gone.map(|key| Write::Delete { key: (*key).to_owned() })).collect()
     }
 
@@ -148,7 +165,8 @@ impl Mirror {
                 .extend(self.bad_keys.iter().take(room).map(|key| format!("{key:?}: {}", Refusal::Key)));
         }
         for (kind, records) in &self.overflow {
-            let refusal = Refusal::TooMany { kind: *kind, limit: limit(*kind) };
+            let (limit, limit_bytes) = (limit(*kind), limit_bytes(*kind));
+            let refusal = Refusal::TooMany { kind: *kind, limit, limit_bytes };
             *counts.refused.entry(refusal.reason()).or_default() += records;
             counts.refusals.push(refusal.to_string());
         }
@@ -157,8 +175,10 @@ impl Mirror {
 
     /// Whether records were passed over for the limit, and there is room again: only a new list shows them.
     pub fn wants_relist(&self) -> bool {
-        let len = |kind| self.records.get(kind).map_or(0, BTreeMap::len);
-        self.overflow.keys().any(|kind| len(kind) < limit(*kind) / 10 * 9)
+        let len = |kind| self.records.get(&kind).map_or(0, BTreeMap::len);
+        let bytes = |kind| self.bytes.get(&kind).copied().unwrap_or_default();
+        let has_room = |kind| len(kind) < limit(kind) / 10 * 9 && bytes(kind) < limit_bytes(kind) / 10 * 9;
+        self.overflow.keys().any(|kind| has_room(*kind))
     }
 
     /// Judges a record, remembers it and returns what changes.
@@ -215,7 +235,7 @@ impl Mirror {
             // Kinds and versions that we do not know are no fault of the peer's.
             Err(KeyError::Elsewhere { .. }) => None,
             Err(KeyError::InvalidName { .. }) => {
-                if self.bad_keys.len() < MAX_BAD_KEYS {
+                if self.bad_keys.len() < MAX_BAD_KEYS && key.len() <= MAX_BAD_KEY_BYTES {
                     self.bad_keys.insert(key.to_owned());
                 }
                 None

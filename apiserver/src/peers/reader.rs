@@ -7,7 +7,8 @@
 //! beside: a probe each second: revision, round trip, last heard
 //! ```
 //!
-//! - While the peer does not answer, everything stays as it was and the state says since when.
+//! - While the peer does not answer, everything stays as it was and the state says since when. When it answers again
+//!   nothing is written before it says that it is whole: a store that was wiped withdraws nothing.
 //! - Agents find the config first and the canaries last, so that they never take half a cluster for a whole one.
 //! - A write that failed makes a full pass due; a full pass makes whatever went wrong before right.
 //! - Writes only while this replica publishes. Another replica reads as well, and is ready to take over.
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
-use self::copy::Copy;
+use self::copy::{Copy, List};
 use super::admit::{Bounds, KINDS};
 use super::mirror::Mirror;
 use super::state::{Outage, PeerState, Phase};
@@ -156,8 +157,7 @@ impl Reader {
 
     /// Waits until the peer says that all records of each kind are there.
     async fn await_canaries(&self) {
-        let keyspace = self.bounds.borrow().origin.keyspace.clone();
-        let mut missing: Vec<_> = KINDS.iter().map(|kind| keyspace.canary(*kind)).collect();
+        let mut missing = self.canaries();
         let mut feed = self.peer.feed(synced_prefix(&self.name).as_str());
         while !missing.is_empty() {
             let waiting_for = format!("it to have published everything: {}", missing.join(", "));
@@ -211,10 +211,36 @@ impl Reader {
                     copy.may_write = true;
                 }
             }
-            if copy.is_listed && copy.may_write {
+            if copy.list == List::InDoubt && copy.may_write {
+                match self.is_still_whole(config).await {
+                    Some(true) => copy.list = List::Whole,
+                    Some(false) => return,
+                    // What comes meanwhile is not kept twice.
+                    None => (copy.may_write, copy.is_pass_due) = (false, true),
+                }
+            }
+            if copy.list == List::Whole && copy.may_write {
                 self.write(&mut copy).await;
             }
         }
+    }
+
+    /// Whether the peer says what it said before, and that all its records are there. `None` if it does not answer.
+    async fn is_still_whole(&self, config: &ClusterConfig) -> Option<bool> {
+        match self.config().await {
+            Err(ConfigProblem::Unread(_)) => return None,
+            read if read.as_ref() != Ok(config) => return Some(false),
+            _ => {}
+        }
+        let there = self.peer.list(synced_prefix(&self.name).as_str()).await.ok()?.key_values;
+        let is_there = |key: &String| there.iter().any(|canary| canary.key == *key);
+        Some(!config.capabilities.synced_canaries || self.canaries().iter().all(is_there))
+    }
+
+    /// The keys by which the peer says that all records of each kind are there.
+    fn canaries(&self) -> Vec<String> {
+        let keyspace = self.bounds.borrow().origin.keyspace.clone();
+        KINDS.iter().map(|kind| keyspace.canary(*kind)).collect()
     }
 
     async fn write(&self, copy: &mut Copy) {
@@ -226,9 +252,18 @@ impl Reader {
             return;
         }
         let was_pass = copy.is_pass_due;
-        let written = if was_pass { self.full_pass(copy).await } else { self.apply(copy).await };
+        let mut publishes = self.publishes.clone();
+        let replaced = async { publishes.wait_for(|publishes| !publishes).await.map(drop) };
+        let writing = async { if was_pass { self.full_pass(copy).await } else { self.apply(copy).await } };
+        // Another replica may write as soon as this one does not publish any more.
+        let written = tokio::select! {
+            biased;
+            _ = replaced => None,
+            written = writing => Some(written),
+        };
         match written {
-            Ok(()) => {
+            None => copy.is_pass_due = true,
+            Some(Ok(())) => {
                 let position = copy.position;
                 self.state.send_if_modified(|state| {
                     let is_other = state.mirrored_revision != position;
@@ -240,7 +275,7 @@ impl Reader {
                 }
                 self.set_phase(Phase::Synced);
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 warn!(cluster = %self.name, error = chain(&error), "cannot write a peer's records");
                 copy.is_pass_due = true;
                 copy.may_write = false;

@@ -246,6 +246,17 @@ fn certificates_say_why_they_cannot_be_relied_on() {
     assert_eq!(pki.ca().fingerprint().len(), 64);
 }
 
+#[test]
+fn an_authority_that_signed_is_not_replaced_by_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    open(folder.path()).server(&[], now()).unwrap();
+    let key = read_text(&folder.path().join("ca.key")).unwrap();
+    std::fs::remove_file(folder.path().join("ca.crt")).unwrap();
+    let error = Pki::open(folder.path(), &cluster("paris"), now()).unwrap_err();
+    assert!(matches!(error, PkiError::Lost { .. }), "{error}");
+    assert_eq!(read_text(&folder.path().join("ca.key")).unwrap(), key);
+}
+
 fn pem_of(label: &str, der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();

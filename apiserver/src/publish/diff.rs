@@ -70,12 +70,13 @@ const STATE_PREFIX: &str = "cilium/state/";
 /// The writes that turn `actual` into `desired` and `canaries`, in the order in which they are to be made.
 ///
 /// Upserts come first, so that an address that moves always has an owner; identities before the addresses that have them;
-/// canaries after all else. Deletions follow in the opposite order. A canary that exists stays as it is.
+/// canaries after all else. Deletions follow in the opposite order. A canary that exists stays as it is; while something
+/// may be missing none is added, since it says that nothing is.
 pub fn diff(desired: &Stored, canaries: &Stored, actual: &Stored, withhold: &Withhold) -> Vec<Write> {
     let changed = desired.iter().filter(|(key, value)| actual.get(*key) != Some(*value));
     let mut changed: Vec<_> = changed.collect();
     changed.sort_by_key(|(key, _)| rank(key));
-    let missing = canaries.iter().filter(|(key, _)| !actual.contains_key(*key));
+    let missing = canaries.iter().filter(|(key, _)| !actual.contains_key(*key) && !withhold.everything);
 
     let stale = actual
         .keys()

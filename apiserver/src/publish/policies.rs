@@ -67,13 +67,15 @@ fn record_name(name: &PolicyName, rule: usize) -> NamespacedName {
 /// policy's namespace and of this cluster; a peer whose selector says nothing of namespaces is of the policy's own, or of
 /// any if it has none; one whose selector says nothing of clusters is of this one.
 pub fn normalise(policy: &Policy, namespace: Option<&ObjectName>, cluster: &ClusterName) -> Policy {
+    // Beside what the author wrote of namespaces and clusters, never in place of it: a policy about pods of another
+    // cluster, which may well be in the manifests of all of them, is about no pod of this one.
     let mut subject = policy.subject.clone();
-    if let Some(namespace) = namespace {
-        subject.expressions.retain(|expression| expression.key.key != NAMESPACE_LABEL);
-        subject.expressions.push(is(NAMESPACE_LABEL, namespace.as_str()));
+    let of_namespace = namespace.map(|namespace| is(NAMESPACE_LABEL, namespace.as_str()));
+    for origin in of_namespace.into_iter().chain([is(CLUSTER_LABEL, cluster.as_str())]) {
+        if !subject.expressions.contains(&origin) {
+            subject.expressions.push(origin);
+        }
     }
-    subject.expressions.retain(|expression| expression.key.key != CLUSTER_LABEL);
-    subject.expressions.push(is(CLUSTER_LABEL, cluster.as_str()));
     let rules = |rules: &Option<Vec<PolicyRule>>| {
         let rules = rules.as_ref()?.iter();
         Some(rules.map(|rule| normalise_rule(rule, namespace, cluster)).collect())

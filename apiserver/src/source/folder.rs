@@ -17,6 +17,8 @@ const WITHDRAWS_NOTHING: &str = "nothing is withdrawn from the mesh until it is 
 pub(super) struct Folder {
     files: BTreeMap<PathBuf, File>,
     was_read: bool,
+    /// Whether it had no manifest at the last look.
+    is_bare: bool,
 }
 
 #[derive(Debug, Default)]
@@ -31,8 +33,13 @@ struct File {
 }
 
 impl Folder {
-    /// Takes over what is in the files now.
+    /// Takes over what is in the files now. No file at all is taken for a folder that is not mounted, not for a cluster
+    /// of which everything was withdrawn.
     pub(super) fn update(&mut self, files: Files) {
+        self.is_bare = files.is_empty();
+        if self.is_bare {
+            return;
+        }
         self.files.retain(|path, _| files.contains_key(path));
         let is_first = !std::mem::replace(&mut self.was_read, true);
         for (path, content) in files {
@@ -50,6 +57,10 @@ impl Folder {
         let mut owners: BTreeMap<&ObjectId, &Path> = BTreeMap::new();
         let mut objects = Objects::default();
         let mut problems = Vec::new();
+        if self.is_bare {
+            objects.whole = self.was_read;
+            problems.push(self.bare());
+        }
         for (path, file) in &self.files {
             problems.extend(file.problems.iter().cloned());
             objects.whole &= !file.has_unknown;
@@ -70,6 +81,19 @@ impl Folder {
             }
         }
         (objects, problems)
+    }
+
+    fn bare(&self) -> Problem {
+        let hint = match self.files.values().map(|file| file.objects.len()).sum() {
+            0 => WITHDRAWS_NOTHING.to_owned(),
+            count => {
+                format!(
+                    "the {count} objects that it had stay in force; put an empty file into it to withdraw them"
+                )
+            }
+        };
+        let fault = Fault { place: None, message: "the folder has no manifest: is it mounted?".to_owned() };
+        problem(Path::new(""), None, fault, hint)
     }
 }
 

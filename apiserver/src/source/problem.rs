@@ -37,13 +37,16 @@ impl fmt::Display for Place {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
-        if let Some(place) = self.place {
-            write!(f, ":{place}")?;
+        if !self.file.as_os_str().is_empty() {
+            write!(f, "{}", self.file.display())?;
+            if let Some(place) = self.place {
+                write!(f, ":{place}")?;
+            }
+            f.write_str(": ")?;
         }
         if let Some(object) = &self.object {
-            write!(f, ": {object}")?;
+            write!(f, "{object}: ")?;
         }
-        write!(f, ": {} ({})", self.message, self.hint)
+        write!(f, "{} ({})", self.message, self.hint)
     }
 }

@@ -59,8 +59,8 @@ pub(super) fn scan(dir: &Path) -> Result<Files, FolderError> {
                 let path = entry.path();
                 let name = path.strip_prefix(dir).unwrap_or(&path).to_path_buf();
                 match read(&path) {
-                    // It went between listing and reading.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    // It went between listing and reading; a link that leads nowhere for a moment did not.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {}
                     content => drop(files.insert(name, content.map_err(|error| error.to_string()))),
                 }
             }

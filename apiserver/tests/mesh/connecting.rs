@@ -1,6 +1,7 @@
 //! Connecting, mirroring and disconnecting.
 
-use std::fs;
+use std::fs::{self, File};
+use std::time::{Duration, SystemTime};
 
 use landbridge_apiserver_api::v1::RemovePeerRequest;
 use landbridge_kvstore_schema::{ClusterConfig, ClusterName, MaxClusters};
@@ -122,4 +123,45 @@ async fn what_is_not_confirmed_goes_at_its_deadline() {
     assert!(record.contains("\"unconfirmedUntil\":1"), "{record}");
     lyon.store.put(key, r#"{"unconfirmedUntil":1}"#, None).await.unwrap();
     eventually("the reader is gone", async || lyon.keys(key).await.is_empty().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_stays_for_as_long_as_its_side_may_still_be_confirmed() {
+    let (mut paris, mut lyon) = (Cluster::start("paris", 1).await, Cluster::start("lyon", 2).await);
+    paris.certificate_from(&mut lyon).await;
+    lyon.add(&mut paris, 1800).await.unwrap();
+    let deadline = async |key: &str| {
+        let record: serde_json::Value = serde_json::from_slice(&lyon.list(key).await[0].1).unwrap();
+        record["unconfirmedUntil"].as_i64().unwrap()
+    };
+    let (reader, peer) =
+        (deadline("landbridge/config/readers/paris").await, deadline("landbridge/config/peers/paris").await);
+    assert_eq!(reader, peer, "both are confirmed by one call");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_a_peer_whose_record_cannot_be_read_stay() {
+    let (mut paris, mut lyon) = (Cluster::start("paris", 1).await, Cluster::start("lyon", 2).await);
+    connect(&mut paris, &mut lyon).await;
+    paris.store.put("landbridge/config/peers/lyon", "of a newer version", None).await.unwrap();
+    eventually("it is said", async || {
+        paris
+            .status()
+            .await
+            .problems
+            .into_iter()
+            .find(|problem| problem.contains("peers/lyon cannot be read"))
+    })
+    .await;
+    let peers = paris.args.data_dir.join("peers");
+    let long_ago = SystemTime::now() - Duration::from_hours(2);
+    let make_old = |name: &str| File::open(peers.join(name)).unwrap().set_modified(long_ago).unwrap();
+    make_old("lyon");
+    // The second one goes after the first sweep has ended.
+    for name in ["nice", "nancy"] {
+        fs::create_dir(peers.join(name)).unwrap();
+        make_old(name);
+        eventually("abandoned keys go", async || (!peers.join(name).exists()).then_some(())).await;
+    }
+    assert!(paris.key_file("lyon").exists());
 }

@@ -55,3 +55,32 @@ async fn a_full_pass_mends_what_changed_while_nobody_looked() {
         .await;
     assert_eq!(paris.keys("cilium/cluster-config/").await.len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_whose_store_was_wiped_is_kept_until_it_has_published_again() {
+    let (mut paris, mut lyon) = (Cluster::start("paris", 1).await, Cluster::start("lyon", 2).await);
+    connect(&mut paris, &mut lyon).await;
+    let before = paris.list("cilium/cache/").await;
+    lyon.stop().await;
+    fs::remove_dir_all(lyon.args.data_dir.join("store")).unwrap();
+    let manifests =
+        ["node1.yaml", "shop.yaml"].map(|name| (lyon.manifest(name), lyon.args.data_dir.join(name)));
+    for (manifest, aside) in &manifests {
+        fs::rename(manifest, aside).unwrap();
+    }
+    lyon.start_again().await;
+    lyon.store.put("landbridge/config/readers/paris", "{}", None).await.unwrap();
+    let peer = eventually("the peer is not taken for whole", async || {
+        let peers = paris.status().await.peers;
+        peers.into_iter().find(|peer| matches!(peer.state.as_str(), "connecting" | "syncing"))
+    })
+    .await;
+    assert!(peer.message.starts_with("waiting for it"), "{}", peer.message);
+    assert_eq!(paris.list("cilium/cache/").await, before);
+
+    for (manifest, aside) in &manifests {
+        fs::rename(aside, manifest).unwrap();
+    }
+    paris.synced("lyon").await;
+    assert_eq!(paris.list("cilium/cache/").await, before);
+}

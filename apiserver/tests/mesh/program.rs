@@ -112,6 +112,11 @@ fn manifests_are_checked() {
         let mut command = program();
         command.args(["check", "--manifests"]).arg(folder.path().join("manifests")).output().unwrap()
     };
+    std::fs::write(
+        folder.path().join("manifests/n.yaml"),
+        "apiVersion: v1\nkind: Node\nmetadata: {name: a}\n",
+    )
+    .unwrap();
     assert!(check().status.success());
     std::fs::write(
         folder.path().join("manifests/x.yaml"),

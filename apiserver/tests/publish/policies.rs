@@ -69,12 +69,25 @@ fn a_pod_of_another_cluster_is_never_the_subject() {
         "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p}\nspec:\n\
          \x20 endpointSelector: {matchLabels: {io.cilium.k8s.policy.cluster: a}}\n",
     );
+    // Both have to hold, and no pod of b says that it is one of a.
     assert!(
-        found[0].1.starts_with(
-            r#"{"subject":[{"key":"k8s:io.cilium.k8s.policy.cluster","operator":"In","values":["b"]}],"#
-        ),
+        found[0].1.starts_with(concat!(
+            r#"{"subject":[{"key":"any:io.cilium.k8s.policy.cluster","operator":"In","values":["a"]},"#,
+            r#"{"key":"k8s:io.cilium.k8s.policy.cluster","operator":"In","values":["b"]}],"#
+        )),
         "{found:?}"
     );
+}
+
+#[test]
+fn a_peer_without_a_selector_of_namespaces_is_of_the_policys_own() {
+    // Cilium pkg/k8s/network_policy.go, `parsePodSelector`: what pods are selected by does not widen it.
+    let found = records(&format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p, namespace: shop}}\nspec:\n\
+         \x20 podSelector: {{}}\n  ingress:\n  - from:\n    - podSelector: {{matchLabels: {{{POD_NS}: bank}}}}\n"
+    ));
+    let shop = format!(r#"{{"key":"k8s:{POD_NS}","operator":"In","values":["shop"]}}"#);
+    assert!(found[0].1.contains(&format!(r#""values":["bank"]}},{shop}"#)), "{found:?}");
 }
 
 #[test]

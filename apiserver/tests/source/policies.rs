@@ -33,8 +33,8 @@ fn peers_are_read_as_written() {
     let text = cilium(
         "endpointSelector:\n  matchLabels: {app: vault, \"k8s:tier\": x}\n  matchExpressions:\n\
          \x20 - {key: any:env, operator: NotIn, values: [dev]}\n\
-         ingress:\n- fromEndpoints:\n  - {}\n  fromEntities: [world, cluster-mesh]\n  fromCIDR: [10.0.0.7/8, 192.0.2.1]\n\
-         \x20 fromCIDRSet:\n  - cidr: 10.0.0.0/8\n    except: [10.1.0.0/16]\n\
+         ingress:\n- fromEndpoints:\n  - {}\n- fromEntities: [world, cluster-mesh]\n- fromCIDR: [10.0.0.7/8, 192.0.2.1]\n\
+         - fromCIDRSet:\n  - cidr: 10.0.0.0/8\n    except: [10.1.0.0/16]\n\
          \x20 toPorts:\n  - ports:\n    - {port: \"80\", protocol: tcp}\n    - {port: 53}\n    - {protocol: UDP}\n\
          - fromEndpoints: []\n- toPorts:\n  - ports: [{port: \"1\"}]\n\
          ingressDeny:\n- fromEntities: [host]\n",
@@ -42,9 +42,10 @@ fn peers_are_read_as_written() {
     let expected = concat!(
         r#"{"subject":[{"key":"any:app","operator":"In","values":["vault"]},{"key":"k8s:tier","operator":"In","values":["x"]},"#,
         r#"{"key":"any:env","operator":"NotIn","values":["dev"]}],"#,
-        r#""ingress":[{"deny":false,"peers":[{"pods":[]},{"entity":"world"},{"entity":"cluster-mesh"},"#,
-        r#"{"addresses":{"range":"10.0.0.0/8","except":[]}},{"addresses":{"range":"192.0.2.1/32","except":[]}},"#,
-        r#"{"addresses":{"range":"10.0.0.0/8","except":["10.1.0.0/16"]}}],"#,
+        r#""ingress":[{"deny":false,"peers":[{"pods":[]}],"ports":null},"#,
+        r#"{"deny":false,"peers":[{"entity":"world"},{"entity":"cluster-mesh"}],"ports":null},{"deny":false,"peers":["#,
+        r#"{"addresses":{"range":"10.0.0.0/8","except":[]}},{"addresses":{"range":"192.0.2.1/32","except":[]}}],"#,
+        r#""ports":null},{"deny":false,"peers":[{"addresses":{"range":"10.0.0.0/8","except":["10.1.0.0/16"]}}],"#,
         r#""ports":[{"protocol":"TCP","port":80},{"protocol":"ANY","port":53},{"protocol":"UDP","port":null}]},"#,
         r#"{"deny":false,"peers":[],"ports":null},{"deny":false,"peers":null,"ports":[{"protocol":"ANY","port":1}]},"#,
         r#"{"deny":true,"peers":[{"entity":"host"}],"ports":null}],"egress":null}"#,
@@ -90,6 +91,11 @@ fn fields_that_are_not_evaluated_refuse_the_policy() {
             "not within 10.0.0.0/8",
         ),
         (
+            "endpointSelector: {}\ningress:\n- fromEndpoints: [{}]\n  fromCIDR: [10.0.0.0/8]",
+            "all.yaml:10:5: ",
+            "fromCIDR cannot stand together with fromEndpoints",
+        ),
+        (
             "endpointSelector: {}\nenableDefaultDeny:\n  ingress: false\ningress:\n- {}",
             "all.yaml:9:14: ",
             "enableDefaultDeny",
@@ -130,6 +136,13 @@ fn network_policies_of_kubernetes_are_read() {
     };
     // Kubernetes, "Network Policies": the default for ingress is to deny, for egress to leave it open.
     assert_eq!(rule(&kubernetes("  podSelector: {}\n")), r#"{"subject":[],"ingress":[],"egress":null}"#);
+    // Nor does an empty list of directions leave ingress open, or one that is misspelt.
+    assert_eq!(
+        rule(&kubernetes("  podSelector: {}\n  policyTypes: []\n")),
+        r#"{"subject":[],"ingress":[],"egress":null}"#
+    );
+    let found = problem(&kubernetes("  podSelector: {}\n  policyTypes: [ingress]\n"));
+    assert!(found.contains("\"ingress\" is no direction"), "{found}");
     assert_eq!(
         rule(&kubernetes("  podSelector: {}\n  policyTypes: [Egress]\n  egress: [{}]\n")),
         r#"{"subject":[],"ingress":null,"egress":[{"deny":false,"peers":null,"ports":null}]}"#
@@ -141,7 +154,8 @@ fn network_policies_of_kubernetes_are_read() {
     );
     let expected = concat!(
         r#"{"subject":[{"key":"k8s:app","operator":"In","values":["db"]}],"ingress":[{"deny":false,"peers":["#,
-        r#"{"pods":[{"key":"k8s:app","operator":"In","values":["web"]}]},"#,
+        r#"{"pods":[{"key":"k8s:app","operator":"In","values":["web"]},"#,
+        r#"{"key":"k8s:io.kubernetes.pod.namespace","operator":"In","values":["shop"]}]},"#,
         r#"{"pods":[{"key":"k8s:io.cilium.k8s.namespace.labels.team","operator":"In","values":["ops"]}]},"#,
         r#"{"pods":[{"key":"k8s:io.kubernetes.pod.namespace","operator":"Exists","values":[]}]},"#,
         r#"{"addresses":{"range":"10.0.0.0/8","except":["10.1.0.0/16"]}}],"#,

@@ -127,6 +127,38 @@ async fn what_is_broken_from_the_start_is_unknown_until_it_is_right() {
 }
 
 #[tokio::test]
+async fn a_folder_without_a_manifest_withdraws_nothing() {
+    let mut watched = Watched::start(tempfile::tempdir().unwrap()).await;
+    // As when a folder is mounted late.
+    assert!(!watched.objects.borrow().whole);
+    watched.until_problem("the folder has no manifest").await;
+    write(&watched.dir, "pods.yaml", &pod("p"));
+    watched.until(|objects| objects.whole && pod_names(objects) == ["p"]).await;
+    watched.until_well().await;
+
+    fs::remove_file(watched.dir.path().join("pods.yaml")).unwrap();
+    watched.until_problem("the 1 objects that it had stay in force").await;
+    assert_eq!(watched.pods(), ["p"]);
+    // Unless somebody says that there is nothing.
+    write(&watched.dir, "empty.yaml", "# nothing\n");
+    watched.until(|objects| objects.whole && objects.pods.is_empty()).await;
+    watched.end().await;
+}
+
+#[tokio::test]
+async fn a_link_that_leads_nowhere_keeps_what_it_had() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "real/pods.text", &pod("p"));
+    write(&dir, "other.yaml", &pod("q"));
+    std::os::unix::fs::symlink("real/pods.text", dir.path().join("pods.yaml")).unwrap();
+    let mut watched = Watched::start(dir).await;
+    fs::remove_file(watched.dir.path().join("real/pods.text")).unwrap();
+    watched.until_problem("cannot be read").await;
+    assert_eq!(watched.pods(), ["p", "q"]);
+    watched.end().await;
+}
+
+#[tokio::test]
 async fn a_folder_that_goes_withdraws_nothing() {
     let parent = tempfile::tempdir().unwrap();
     write(&parent, "manifests/p.yaml", &pod("p"));

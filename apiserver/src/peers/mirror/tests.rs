@@ -119,6 +119,29 @@ fn the_memory_of_a_peer_is_bounded() {
 }
 
 #[test]
+fn the_memory_of_a_peer_is_bounded_whatever_the_size_of_its_records() {
+    let mut mirror = mirror();
+    let (good_key, good) = node_record("good", "172.30.2.1");
+    mirror.upsert(&good_key, good.clone());
+    let large = Bytes::from(vec![b'x'; 1 << 20]);
+    let key = |index: usize| format!("cilium/state/nodes/v1/lyon/n{index}");
+    let fit = (limit_bytes(Kind::Nodes) - good.len()) / large.len();
+    for index in 0..fit + 2 {
+        mirror.upsert(&key(index), large.clone());
+    }
+    let counts = mirror.counts();
+    assert_eq!(counts.refused, [("too_large", fit as u64), ("too_many", 2)].into());
+    assert_eq!(counts.admitted, [(Kind::Nodes, 1)].into());
+    // One that does not fit any more is not what it was before either.
+    assert_eq!(mirror.upsert(&good_key, large.clone()), [delete("cilium/cache/nodes/v1/lyon/good")]);
+    for index in 0..fit / 2 {
+        mirror.delete(&key(index));
+    }
+    assert!(mirror.wants_relist(), "there is room again for what was passed over");
+    assert_eq!(mirror.upsert(&good_key, good.clone()), [put("cilium/cache/nodes/v1/lyon/good", &good)]);
+}
+
+#[test]
 fn keys_that_are_none_are_counted_and_those_of_others_are_not() {
     let mut mirror = mirror();
     assert_eq!(mirror.upsert("cilium/state/ip/v1/default/010.2.1.7", Bytes::new()), []);

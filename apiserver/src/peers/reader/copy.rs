@@ -18,23 +18,34 @@ pub(super) struct Copy {
     pub(super) pending: Vec<Write>,
     /// Up to which revision of the peer's store `mirror` is.
     pub(super) position: i64,
-    pub(super) is_listed: bool,
+    pub(super) list: List,
     pub(super) is_pass_due: bool,
     pub(super) may_write: bool,
     /// How many changes the counts have in them that are shown.
     pub(super) shown_changes: u64,
 }
 
+/// What is known of the list of the peer's records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum List {
+    /// A part of it may be missing.
+    Coming,
+    /// All of it is there.
+    Whole,
+    /// All of it is there, but the peer's store was out of sight and may not be what it was.
+    InDoubt,
+}
+
 impl Copy {
     pub(super) fn new(mirror: Mirror, config: &ClusterConfig) -> Self {
         let config = mirrored_config(config).encode();
-        let (is_listed, is_pass_due, may_write) = (false, true, true);
+        let (list, is_pass_due, may_write) = (List::Coming, true, true);
         Self {
             mirror,
             config,
             pending: Vec::new(),
             position: 0,
-            is_listed,
+            list,
             is_pass_due,
             may_write,
             shown_changes: 0,
@@ -46,15 +57,23 @@ impl Copy {
             FeedEvent::Upsert(record) => (self.mirror.upsert(&record.key, record.value), record.mod_revision),
             FeedEvent::Delete { key, revision } => (self.mirror.delete(&key), revision),
             FeedEvent::Synced { revision } => {
-                self.is_listed = true;
+                if self.list == List::Coming {
+                    self.list = List::Whole;
+                }
                 self.position = revision; // a store that was made anew counts from the start
                 return;
             }
             FeedEvent::Progress { revision } => (Vec::new(), revision),
-            FeedEvent::Lost { .. } => return, // the probe says what is wrong
+            // The probe says what is wrong.
+            FeedEvent::Lost { .. } => {
+                if self.list == List::Whole {
+                    self.list = List::InDoubt;
+                }
+                return;
+            }
         };
         // The first list comes in the order of its keys, not in that of revisions: nothing is sure before its end.
-        if self.is_listed {
+        if self.list != List::Coming {
             self.position = self.position.max(revision);
         }
         // Until the list is whole, a full pass is due, which brings everything.
