@@ -159,6 +159,7 @@ impl Apiserver {
             reason = self.peers.ended() => Err(reason),
             reason = self.publishing.ended() => Err(reason),
             reason = self.records.ended() => Err(reason),
+            reason = self.store.ended() => Err(reason),
         };
         info!("the apiserver ends");
         let mut outcome = outcome;

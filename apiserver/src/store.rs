@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use landbridge_kvstore_client::{ClientOptions, KeyValue, KvClient};
 use landbridge_kvstore_schema::{
     ClusterName, Keyspace, Kind, Node, ObjectName, Origin, OwnRecord, Peer, Reader, RecordName,
@@ -96,6 +96,12 @@ impl OwnStore {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.server.local_addr()
+    }
+
+    /// Waits until the store ends by itself, as it does when its disk fails, and returns why.
+    pub async fn ended(&self) -> anyhow::Error {
+        let reason = self.server.engine().ended().await;
+        anyhow!("the store has ended: {}", reason.unwrap_or_else(|| "it was stopped".to_owned()))
     }
 
     /// Where its access rules are set.
