@@ -126,10 +126,7 @@ impl Agent {
         let api = service.serve(self.socket, stop.clone());
         tasks.spawn(async move { api.await.context("node API").map(|()| "node API") });
         let reconciler = self.reconciler.run(stop.clone());
-        tasks.spawn(async move {
-            reconciler.await;
-            Ok("reconciler")
-        });
+        tasks.spawn(async move { Ok(reconciler.await.map(|()| "reconciler")?) });
 
         let outcome = tokio::select! {
             () = shutdown => Ok(()),

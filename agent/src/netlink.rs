@@ -233,6 +233,21 @@ impl Netlink {
         self.handle.route().get(all).execute().try_collect().await.map_err(failed("list routes"))
     }
 
+    /// Adds a route where none leads to the same destination.
+    ///
+    /// # Errors
+    /// [`NetlinkError`]; there may be one already, whoever made it.
+    pub(crate) async fn add_route(&self, route: RouteMessage, what: &str) -> Result<(), NetlinkError> {
+        self.handle.route().add(route).execute().await.map_err(|error| {
+            let taken = if errno(&error) == Some(Errno::EXIST) {
+                format!(", somebody else has one: look at `ip route show {what}` and remove it")
+            } else {
+                String::new()
+            };
+            failed(format!("add the route {what}{taken}"))(error)
+        })
+    }
+
     /// Adds a route, in the place of one to the same destination.
     ///
     /// # Errors

@@ -52,17 +52,25 @@ impl PodCidr {
     }
 
     /// The next address for a pod that is not in `taken`: counted on from `last`, the one that was given out most
-    /// recently, so that an address rests as long as possible before it is another pod's. `None` if all are taken.
-    pub(crate) fn free_address(self, taken: &BTreeSet<Ipv4Addr>, last: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+    /// recently, so that an address rests as long as possible before it is another pod's. One that still `rests` comes
+    /// when there is no other. `None` if all are taken.
+    pub(crate) fn free_address(
+        self,
+        taken: &BTreeSet<Ipv4Addr>,
+        last: Option<Ipv4Addr>,
+        rests: impl Fn(Ipv4Addr) -> bool,
+    ) -> Option<Ipv4Addr> {
         let first = self.nth(FIRST_POD).to_bits();
         let count = self.broadcast().to_bits() - first;
         let start = last
             .filter(|last| self.is_for_pods(*last))
             .map_or(0, |last| (last.to_bits() - first + 1) % count);
-        // At most as many steps as addresses are taken, and one more.
-        (0..count)
+        // At most as many steps as addresses are taken or rest, and one more.
+        let mut free = (0..count)
             .map(|step| Ipv4Addr::from_bits(first + (start + step) % count))
-            .find(|address| !taken.contains(address))
+            .filter(|address| !taken.contains(address));
+        let next = free.clone().next();
+        free.find(|address| !rests(*address)).or(next)
     }
 
     fn nth(self, n: u32) -> Ipv4Addr {
@@ -89,7 +97,7 @@ mod tests {
         let cidr = cidr("10.1.2.0/24");
         assert_eq!(cidr.router().to_string(), "10.1.2.1");
         assert_eq!(cidr.health().to_string(), "10.1.2.2");
-        let first = cidr.free_address(&BTreeSet::new(), None).unwrap();
+        let first = cidr.free_address(&BTreeSet::new(), None, |_| false).unwrap();
         assert_eq!(first.to_string(), "10.1.2.3");
     }
 
@@ -98,7 +106,10 @@ mod tests {
         for text in ["10.0.0.0/30", "10.0.0.0/32"] {
             assert!(PodCidr::new(text.parse().unwrap()).unwrap_err().to_string().contains(text));
         }
-        assert_eq!(cidr("0.0.0.0/0").free_address(&BTreeSet::new(), None), Some(Ipv4Addr::new(0, 0, 0, 3)));
+        assert_eq!(
+            cidr("0.0.0.0/0").free_address(&BTreeSet::new(), None, |_| false),
+            Some(Ipv4Addr::new(0, 0, 0, 3))
+        );
     }
 
     #[test]
@@ -107,10 +118,22 @@ mod tests {
         let mut last = None;
         let mut given = Vec::new();
         for _ in 0..5 {
-            last = cidr.free_address(&BTreeSet::new(), last);
+            last = cidr.free_address(&BTreeSet::new(), last, |_| false);
             given.push(last.unwrap().octets()[3]);
         }
         assert_eq!(given, [3, 4, 5, 6, 3]);
+    }
+
+    #[test]
+    fn an_address_that_rests_is_the_last_choice() {
+        let cidr = cidr("10.1.2.0/29");
+        let next = |taken: &[u8], rests: &[u8]| {
+            let taken = taken.iter().map(|last| Ipv4Addr::new(10, 1, 2, *last)).collect();
+            cidr.free_address(&taken, None, |address| rests.contains(&address.octets()[3]))
+        };
+        assert_eq!(next(&[3], &[4]), Some(Ipv4Addr::new(10, 1, 2, 5)));
+        assert_eq!(next(&[3], &[4, 5, 6]), Some(Ipv4Addr::new(10, 1, 2, 4)));
+        assert_eq!(next(&[3, 4, 5, 6], &[]), None);
     }
 
     proptest! {
@@ -121,7 +144,7 @@ mod tests {
             let cidr = PodCidr::new(prefix).unwrap();
             let mut taken = BTreeSet::new();
             let mut last = Some(Ipv4Addr::from_bits(start));
-            while let Some(address) = cidr.free_address(&taken, last) {
+            while let Some(address) = cidr.free_address(&taken, last, |_| false) {
                 prop_assert!(prefix.contains(address) && cidr.is_for_pods(address));
                 prop_assert!(address != cidr.router() && address != cidr.health());
                 prop_assert!(taken.insert(address));

@@ -16,6 +16,7 @@
 mod endpoints;
 mod maps;
 mod pass;
+mod published;
 mod requests;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,7 @@ use std::time::Duration;
 use landbridge_agent_mesh::{Local, Mesh, Problem, Reachability};
 use landbridge_bpf_loader::Datapath;
 use landbridge_kvstore_client::FeedEvent;
-use landbridge_kvstore_schema::ClusterName;
+use landbridge_kvstore_schema::{ClusterName, Ipv4Prefix, Keyspace};
 use tokio::sync::{mpsc, watch};
 use tokio::task::block_in_place;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -35,13 +36,14 @@ pub(crate) use requests::{Drops, NodeError, NodeHandle};
 
 use self::endpoints::Waiter;
 use self::maps::Maps;
+use self::published::PublishedAddresses;
 use self::requests::Request;
 use crate::endpoint::{Attachment, EndpointTable};
 use crate::error_chain::chain;
 use crate::feeds::{NumberedEvent, PREFIXES};
 use crate::health::{Health, Targets};
 use crate::netlink::Netlink;
-use crate::node_network::NodeNetwork;
+use crate::node_network::{NodeNetwork, OVERLAY_INTERFACE};
 use crate::routes::{self, RouteTable};
 
 /// Requests that may wait for their turn; further ones wait to be queued.
@@ -70,17 +72,27 @@ pub(crate) struct View {
     pub(crate) endpoints: u32,
 }
 
+/// The interface that leads to other nodes is not the one that the agent started with.
+#[derive(Debug, thiserror::Error)]
+#[error("interface {OVERLAY_INTERFACE} is gone: start the agent again, which makes it anew")]
+pub(crate) struct OverlayGone;
+
 /// See the module.
 pub(crate) struct Reconciler {
     mesh: Mesh,
     maps: Maps,
     table: EndpointTable,
+    published: PublishedAddresses,
     /// Indices of the interfaces of activated endpoints.
     interfaces: BTreeMap<Attachment, u32>,
     netlink: Netlink,
     network: NodeNetwork,
     /// Our routes in the kernel.
     routes: RouteTable,
+    /// Destinations whose routes the kernel refused to change in the last pass.
+    refused_routes: BTreeSet<Ipv4Prefix>,
+    /// Map writes that failed in the last pass.
+    unwritten: usize,
     waiters: Vec<Waiter>,
     /// The revision up to which each feed has told everything.
     positions: [Option<i64>; PREFIXES.len()],
@@ -143,7 +155,9 @@ impl Reconciler {
         let routes = routes::read(&parts.netlink).await?;
         let (sender, requests) = mpsc::channel(REQUEST_QUEUE_LEN);
         let (view, views) = watch::channel(View::default());
+        let keyspace = Keyspace::state(parts.local.cluster.clone());
         let mut reconciler = Self {
+            published: PublishedAddresses::new(keyspace, parts.table.cidr()),
             mesh: Mesh::new(parts.local, &maps.actual().nodes),
             maps,
             table: parts.table,
@@ -151,6 +165,8 @@ impl Reconciler {
             netlink: parts.netlink,
             network: parts.network,
             routes,
+            refused_routes: BTreeSet::new(),
+            unwritten: 0,
             waiters: Vec::new(),
             positions: [None; PREFIXES.len()],
             lost: BTreeSet::new(),
@@ -171,7 +187,10 @@ impl Reconciler {
     }
 
     /// Keeps the node as it should be until `stop`; then everything stays as it is.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
+    ///
+    /// # Errors
+    /// [`OverlayGone`].
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), OverlayGone> {
         let mut batch = Vec::with_capacity(BATCH_LEN);
         let mut audit = interval(AUDIT_INTERVAL);
         audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -180,7 +199,7 @@ impl Reconciler {
             let feeds_ended = self.events.is_closed() && self.events.is_empty();
             let urgent = tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return Ok(()),
                 Some(request) = self.requests.recv() => {
                     self.handle(request).await;
                     true
@@ -193,7 +212,7 @@ impl Reconciler {
                     false
                 }
                 _ = audit.tick() => {
-                    self.audit().await;
+                    self.audit().await?;
                     false
                 }
                 () = sleep_until(wake_at) => false,
@@ -235,9 +254,13 @@ impl Reconciler {
         }
         let (applied, revision) = match event {
             FeedEvent::Upsert(entry) => {
+                self.published.note(&entry.key, true);
                 (self.mesh.apply(&entry.key, Some(&entry.value)), Some(entry.mod_revision))
             }
-            FeedEvent::Delete { key, revision } => (self.mesh.apply(&key, None), Some(revision)),
+            FeedEvent::Delete { key, revision } => {
+                self.published.note(&key, false);
+                (self.mesh.apply(&key, None), Some(revision))
+            }
             FeedEvent::Synced { revision } => {
                 self.told_whole(feed, revision);
                 return;
@@ -316,19 +339,34 @@ impl Reconciler {
     }
 
     /// Looks for what others have changed: interfaces that went with their pods, routes that were removed.
-    async fn audit(&mut self) {
+    ///
+    /// # Errors
+    /// [`OverlayGone`]: with it went programs and addresses, which are put in place at the start.
+    async fn audit(&mut self) -> Result<(), OverlayGone> {
+        match self.netlink.interface(OVERLAY_INTERFACE).await {
+            Ok(Some(overlay)) if overlay.index == self.network.overlay => {
+                if !overlay.up && self.netlink.set_up(overlay.index, None).await.is_ok() {
+                    warn!(interface = OVERLAY_INTERFACE, "was switched off, is switched on again");
+                }
+            }
+            Ok(_) => return Err(OverlayGone),
+            Err(error) => {
+                warn!(error = chain(&error), "overlay not looked at");
+            }
+        }
         if let Err(error) = self.drop_gone_endpoints().await {
             warn!(error = chain(&error), "endpoints not compared with interfaces");
         }
         match routes::read(&self.netlink).await {
             Ok(routes) => {
-                self.dirty |= routes != self.routes;
                 self.routes = routes;
+                self.dirty |= !routes::plan(&self.desired_routes(), &self.routes).is_empty();
             }
             Err(error) => {
                 warn!(error = chain(&error), "routes not compared");
             }
         }
+        Ok(())
     }
 
     fn publish(&self) {

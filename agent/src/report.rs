@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::error_chain::chain;
 use crate::health::Health;
-use crate::reconciler::{Drops, NodeHandle, View};
+use crate::reconciler::{Drops, NodeError, NodeHandle, View};
 
 /// How often the node is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -24,6 +24,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const UNCHANGED_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a report outlives its agent.
 const LEASE_TTL: Duration = Duration::from_secs(10);
+/// How long a look at the node may take.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the agent's end may wait for the report to be taken back.
 const REVOKE_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -79,8 +81,13 @@ impl Reporter {
     }
 
     async fn report(&mut self) {
-        // The agent ends.
-        let Ok(drops) = self.node.drops().await else { return };
+        let drops = match timeout(LOOK_DEADLINE, self.node.drops()).await {
+            Ok(Ok(drops)) => drops,
+            // The agent ends.
+            Ok(Err(NodeError::Stopping)) => return,
+            Ok(Err(error)) => return self.withdraw(&chain(&error)),
+            Err(_) => return self.withdraw("the reconciler does not answer"),
+        };
         let report = self.look(drops);
         if let Some((last, at)) = &self.last
             && *last == report
@@ -103,6 +110,14 @@ impl Reporter {
                 self.failing = true;
             }
         }
+    }
+
+    /// Lets the report expire: what cannot be looked at is not reported as it was.
+    fn withdraw(&mut self, error: &str) {
+        if self.lease.take().is_some() {
+            warn!(error, "node cannot be looked at, its report expires");
+        }
+        self.last = None;
     }
 
     async fn write(&mut self, report: &NodeReport) -> Result<(), ClientError> {

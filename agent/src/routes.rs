@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Ours are told from others by their protocol number, so that what an agent before this one left is found, and nothing
-//! else is ever removed.
+//! else is ever removed or replaced.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -39,7 +39,9 @@ pub(crate) type RouteTable = BTreeMap<Ipv4Prefix, Route>;
 /// A change of the kernel's routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RouteChange {
-    /// Add the route, in the place of another one to this destination.
+    /// Add the route. One of somebody else to this destination is left as it is, and this one is not added.
+    Add(Ipv4Prefix, Route),
+    /// Add the route, in the place of ours to this destination.
     Replace(Ipv4Prefix, Route),
     /// Remove the route.
     Remove(Ipv4Prefix, Route),
@@ -48,17 +50,26 @@ pub(crate) enum RouteChange {
 /// The changes that turn `actual` into `desired`: first what is new, so that a destination that moves between prefixes
 /// is always reached.
 pub(crate) fn plan(desired: &RouteTable, actual: &RouteTable) -> Vec<RouteChange> {
-    let changed = desired.iter().filter(|(prefix, route)| actual.get(prefix) != Some(route));
+    let added = desired.iter().filter_map(|(prefix, route)| match actual.get(prefix) {
+        None => Some(RouteChange::Add(*prefix, *route)),
+        Some(now) => (now != route).then_some(RouteChange::Replace(*prefix, *route)),
+    });
     let gone = actual.iter().filter(|(prefix, _)| !desired.contains_key(prefix));
-    let replaced = changed.map(|(prefix, route)| RouteChange::Replace(*prefix, *route));
-    replaced.chain(gone.map(|(prefix, route)| RouteChange::Remove(*prefix, *route))).collect()
+    added.chain(gone.map(|(prefix, route)| RouteChange::Remove(*prefix, *route))).collect()
 }
 
 impl RouteChange {
+    /// Where the route leads to.
+    pub(crate) fn destination(self) -> Ipv4Prefix {
+        match self {
+            Self::Add(prefix, _) | Self::Replace(prefix, _) | Self::Remove(prefix, _) => prefix,
+        }
+    }
+
     /// Makes the change to `table`, as the kernel made it to its own.
     pub(crate) fn note(self, table: &mut RouteTable) {
         match self {
-            Self::Replace(prefix, route) => drop(table.insert(prefix, route)),
+            Self::Add(prefix, route) | Self::Replace(prefix, route) => drop(table.insert(prefix, route)),
             Self::Remove(prefix, _) => drop(table.remove(&prefix)),
         }
     }
@@ -78,6 +89,9 @@ pub(crate) async fn read(netlink: &Netlink) -> Result<RouteTable, NetlinkError> 
 /// [`NetlinkError`].
 pub(crate) async fn apply(netlink: &Netlink, change: RouteChange) -> Result<(), NetlinkError> {
     match change {
+        RouteChange::Add(prefix, route) => {
+            netlink.add_route(message(prefix, route), &prefix.to_string()).await
+        }
         RouteChange::Replace(prefix, route) => {
             netlink.replace_route(message(prefix, route), &prefix.to_string()).await
         }
@@ -149,8 +163,16 @@ mod tests {
     fn applied(actual: &RouteTable, changes: &[RouteChange]) -> RouteTable {
         let mut table = actual.clone();
         for change in changes {
-            if let RouteChange::Remove(prefix, route) = change {
-                assert_eq!(table.get(prefix), Some(route), "only what is there is removed");
+            match change {
+                RouteChange::Add(prefix, _) => {
+                    assert!(!table.contains_key(prefix), "what is there is replaced");
+                }
+                RouteChange::Replace(prefix, _) => {
+                    assert!(table.contains_key(prefix), "only ours is replaced");
+                }
+                RouteChange::Remove(prefix, route) => {
+                    assert_eq!(table.get(prefix), Some(route), "only what is there is removed");
+                }
             }
             change.note(&mut table);
         }

@@ -15,30 +15,26 @@ pub(crate) struct SysctlError {
     source: io::Error,
 }
 
-/// How strictly the source of a packet is checked against the routes back to it (Linux `ip-sysctl`, `rp_filter`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ReversePath {
-    /// Not at all.
-    Off = 0,
-    /// Any interface may lead back.
-    Loose = 2,
-}
+/// The source of a packet has to be behind the interface that it arrives at (Linux `ip-sysctl`, `rp_filter`).
+const STRICT: u8 = 1;
+/// Any interface may lead back to it.
+const LOOSE: u8 = 2;
 
 /// Lets the node forward packets between `overlay`, which the agent made, and `uplink`.
 ///
 /// What a pod sends to another node's own address leaves by the uplink and its answer arrives by the overlay. A strict
-/// check would drop it, so that there the check becomes a loose one; what the overlay brings is checked by its program.
+/// check would drop it, so that on these two the check becomes a loose one. Other interfaces keep theirs.
 ///
 /// # Errors
 /// [`SysctlError`].
 pub(crate) fn allow_forwarding(overlay: &str, uplink: &str) -> Result<(), SysctlError> {
     // Writing it resets other settings of all interfaces, so not without need.
     set(&setting("ip_forward"), 1, |now| now == 1)?;
-    for interface in ["all", uplink] {
-        // The kernel applies the larger one of an interface's and that of all.
-        set(&reverse_path(interface), ReversePath::Loose as u8, |now| now != 1)?;
+    let all = read(&reverse_path("all"), LOOSE)?;
+    for interface in [overlay, uplink] {
+        set(&reverse_path(interface), LOOSE, |now| !is_strict(all, now))?;
     }
-    set(&reverse_path(overlay), ReversePath::Off as u8, |now| now == 0)
+    Ok(())
 }
 
 /// Keeps the kernel from talking IPv6 on an interface: pods have no IPv6 addresses yet, and what it says by itself would
@@ -51,6 +47,11 @@ pub(crate) fn disable_ipv6(interface: &str) -> Result<(), SysctlError> {
     if path.exists() { set(&path, 1, |now| now == 1) } else { Ok(()) }
 }
 
+/// The kernel applies the larger one of an interface's setting and that of all.
+fn is_strict(all: Option<u8>, interface: u8) -> bool {
+    all.map_or(interface, |all| all.max(interface)) == STRICT
+}
+
 fn setting(name: &str) -> PathBuf {
     Path::new(FOLDER).join(name)
 }
@@ -60,10 +61,31 @@ fn reverse_path(interface: &str) -> PathBuf {
 }
 
 fn set(path: &Path, value: u8, is_fine: impl FnOnce(u8) -> bool) -> Result<(), SysctlError> {
-    let failed = |source| SysctlError { path: path.to_owned(), value, source };
-    let now = fs::read_to_string(path).map_err(failed)?;
-    if now.trim().parse().is_ok_and(is_fine) {
+    if read(path, value)?.is_some_and(is_fine) {
         return Ok(());
     }
-    fs::write(path, value.to_string()).map_err(failed)
+    fs::write(path, value.to_string()).map_err(failed(path, value))
+}
+
+/// What is set before it becomes `value`; `None` if it is none of the values that this program knows.
+fn read(path: &Path, value: u8) -> Result<Option<u8>, SysctlError> {
+    Ok(fs::read_to_string(path).map_err(failed(path, value))?.trim().parse().ok())
+}
+
+fn failed(path: &Path, value: u8) -> impl FnOnce(io::Error) -> SysctlError {
+    let path = path.to_owned();
+    move |source| SysctlError { path, value, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_larger_setting_counts() {
+        let strict = [(0, 1), (1, 0), (1, 1)];
+        for (all, interface) in (0..=2).flat_map(|all| (0..=2).map(move |interface| (all, interface))) {
+            assert_eq!(is_strict(Some(all), interface), strict.contains(&(all, interface)));
+        }
+    }
 }

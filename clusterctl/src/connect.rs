@@ -6,8 +6,9 @@
 //!                  changed
 //! ```
 //!
-//! Until both sides have confirmed, each takes the peer back by itself at a deadline, so that a connect whose
-//! command dies leaves nothing either.
+//! A side that has not confirmed takes the peer back by itself at a deadline, so that a connect whose command dies
+//! leaves nothing either. Only one that dies between both confirmations leaves half a connection, which the next connect
+//! names. What somebody else has confirmed meanwhile is not taken back.
 
 mod preflight;
 mod verify;
@@ -32,6 +33,8 @@ use crate::runtime;
 const POLL: Duration = Duration::from_millis(100);
 /// Beyond the time that verifying may take, for the steps around it.
 const CONFIRM_MARGIN: Duration = Duration::from_mins(1);
+/// Together with the margin, less than the hour that clusters keep an unconfirmed peer for.
+const MAX_TIMEOUT: Duration = Duration::from_mins(30);
 
 /// Connect two clusters
 ///
@@ -45,7 +48,7 @@ pub(crate) struct Connect {
     /// The other one
     far: String,
     /// How long both may take to come together
-    #[arg(long, default_value = "30s", value_name = "TIME")]
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = timeout)]
     timeout: humantime::Duration,
     /// Only check whether the clusters fit together
     #[arg(long)]
@@ -72,17 +75,29 @@ impl Connect {
     }
 }
 
+/// Reads a time within which both clusters still keep what is not confirmed.
+fn timeout(text: &str) -> Result<humantime::Duration, String> {
+    let time: humantime::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    if *time <= MAX_TIMEOUT {
+        Ok(time)
+    } else {
+        Err(format!("at most {} are possible", humantime::format_duration(MAX_TIMEOUT)))
+    }
+}
+
 /// A cluster that is being connected.
 struct Side {
     cluster: Cluster,
     about: DescribeClusterResponse,
     /// How far its clock is ahead of this machine's, in microseconds.
     clock_ahead_micros: i64,
+    /// Whether it was asked to confirm, be it in vain.
+    confirming: bool,
 }
 
 impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.about.name)
+        f.pad(&escaped(&self.about.name))
     }
 }
 
@@ -126,6 +141,7 @@ async fn join(near: &mut Side, far: &mut Side, limit: Duration) -> anyhow::Resul
     let for_far = far.certificate_from(near).await?;
     good(format_args!("{far} signed a request of {near}, and {near} one of {far}; no key left its cluster"))?;
 
+    reports_are_of_now(near, far, Deadline::now() + limit).await?;
     say(format_args!("Peers"))?;
     let confirm_within = limit + CONFIRM_MARGIN;
     let (a, b) = (near.about.clone(), far.about.clone());
@@ -141,6 +157,27 @@ async fn join(near: &mut Side, far: &mut Side, limit: Duration) -> anyhow::Resul
     good(format_args!("packets crossed on {} paths between nodes: {}", proof.paths, proof.round_trips))?;
     near.confirm(&b.name).await?;
     far.confirm(&a.name).await
+}
+
+/// Waits until no node reports anything of an earlier connection of the two, so that what is verified is this one.
+async fn reports_are_of_now(near: &Side, far: &Side, deadline: Deadline) -> anyhow::Result<()> {
+    loop {
+        let (at_near, at_far) = tokio::try_join!(near.status(), far.status())?;
+        let nodes = verify::out_of_date([
+            verify::View { status: &at_near, other: &far.about },
+            verify::View { status: &at_far, other: &near.about },
+        ]);
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        if Deadline::now() >= deadline {
+            bail!(
+                "{} still report an earlier connection of {near} and {far}: see the logs of their agents, then try again",
+                nodes.join(", ")
+            );
+        }
+        sleep(POLL).await;
+    }
 }
 
 /// Waits until both have all of the other.
@@ -170,10 +207,16 @@ async fn verified(near: &mut Side, far: &mut Side, deadline: Deadline) -> anyhow
 async fn put_back(near: &mut Side, far: &mut Side) {
     let names = (near.about.name.clone(), far.about.name.clone());
     for (side, peer) in [(near, names.1), (far, names.0)] {
-        match side.remove(&peer).await {
-            Ok(()) => eprintln!("{side} is as it was before"),
+        let shown = escaped(&peer);
+        match side.take_back(&peer).await {
+            Ok(true) => eprintln!("{side} is as it was before"),
+            Ok(false) => eprintln!("{side} keeps {shown}, which somebody else connected meanwhile"),
+            Err(error) if side.confirming => eprintln!(
+                "{side} could not be put back and may keep {shown}; once it answers, run `clusterctl disconnect` for \
+                 both: {error:#}"
+            ),
             Err(error) => {
-                eprintln!("{side} could not be put back now, and forgets {peer} by itself: {error:#}");
+                eprintln!("{side} could not be put back now, and forgets {shown} by itself: {error:#}");
             }
         }
     }
@@ -185,7 +228,12 @@ impl Side {
         let answer = cluster.api.describe_cluster(DescribeClusterRequest {}).await;
         let about = answer.map_err(|status| cluster.refused(&status))?.into_inner();
         let middle = i64::midpoint(asked, now_micros());
-        Ok(Self { cluster, clock_ahead_micros: about.clock_micros - middle, about })
+        Ok(Self {
+            cluster,
+            clock_ahead_micros: about.clock_micros.saturating_sub(middle),
+            about,
+            confirming: false,
+        })
     }
 
     /// Has a request of this side signed by the other.
@@ -225,13 +273,20 @@ impl Side {
     }
 
     async fn confirm(&mut self, peer: &str) -> anyhow::Result<()> {
+        self.confirming = true;
         let confirmed = self.cluster.api.confirm_peer(ConfirmPeerRequest { peer: peer.to_owned() }).await;
         confirmed.map(drop).map_err(|status| self.cluster.refused(&status))
     }
 
-    async fn remove(&mut self, peer: &str) -> anyhow::Result<()> {
+    /// Removes what this connect has made of `peer`. Returns whether it was this one's.
+    async fn take_back(&mut self, peer: &str) -> anyhow::Result<bool> {
+        let is_confirmed =
+            self.status().await?.peers.iter().any(|known| known.name == peer && known.confirmed);
+        if is_confirmed && !self.confirming {
+            return Ok(false);
+        }
         let removed = self.cluster.api.remove_peer(RemovePeerRequest { peer: peer.to_owned() }).await;
-        removed.map(drop).map_err(|status| self.cluster.refused(&status))
+        removed.map(|_| true).map_err(|status| self.cluster.refused(&status))
     }
 }
 

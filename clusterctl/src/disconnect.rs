@@ -30,7 +30,9 @@ impl Disconnect {
         runtime()?.block_on(async {
             let (near, far) =
                 tokio::join!(named(Cluster::open(near), &self.near), named(Cluster::open(far), &self.far));
-            let (near_done, far_done) = (forget(near.0, &far.1).await?, forget(far.0, &near.1).await?);
+            let (near_is_known, far_is_known) = (near.0.is_ok(), far.0.is_ok());
+            let near_done = forget(near.0, &far.1, far_is_known).await?;
+            let far_done = forget(far.0, &near.1, near_is_known).await?;
             match (near_done, far_done) {
                 (true, true) => Ok(ExitCode::SUCCESS),
                 (false, false) => Ok(ExitCode::FAILURE),
@@ -56,8 +58,8 @@ async fn named(
     }
 }
 
-/// Returns whether the cluster has forgotten `peer`.
-async fn forget(cluster: anyhow::Result<Cluster>, peer: &str) -> anyhow::Result<bool> {
+/// Returns whether the cluster has forgotten `peer`, the other one's name if that `is_known`.
+async fn forget(cluster: anyhow::Result<Cluster>, peer: &str, is_known: bool) -> anyhow::Result<bool> {
     let mut cluster = match cluster {
         Ok(cluster) => cluster,
         Err(error) => {
@@ -67,7 +69,16 @@ async fn forget(cluster: anyhow::Result<Cluster>, peer: &str) -> anyhow::Result<
     };
     match cluster.api.remove_peer(RemovePeerRequest { peer: peer.to_owned() }).await {
         Ok(answer) => {
-            let before = if answer.into_inner().removed { "has forgotten" } else { "did not know" };
+            let removed = answer.into_inner().removed;
+            if !removed && !is_known {
+                let (mark, peer) = (Mark::Bad, escaped(peer));
+                eprintln!(
+                    "{mark} {cluster} has no peer called {peer}, and {peer} itself cannot be asked for its name: see \
+                     `clusterctl status {cluster}`, and name it in the configuration as it is called there"
+                );
+                return Ok(false);
+            }
+            let before = if removed { "has forgotten" } else { "did not know" };
             say(format_args!("{} {cluster} {before} {}", Mark::Good, escaped(peer)))?;
             Ok(true)
         }

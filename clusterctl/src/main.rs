@@ -52,7 +52,8 @@ fn main() -> ExitCode {
             landbridge_lab::wait_for_end();
         }
         if !output::is_closed_pipe(&error) {
-            eprintln!("error: {error:#}");
+            // Errors carry what clusters and programs said.
+            eprintln!("error: {}", output::escaped_lines(&format!("{error:#}")));
         }
         ExitCode::FAILURE
     })

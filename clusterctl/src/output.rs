@@ -53,11 +53,26 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     say(format_args!("{}", serde_json::to_string_pretty(value).context("cannot write the result as JSON")?))
 }
 
-/// Text that somebody else wrote, made safe for a terminal: control characters become visible.
+/// Text that somebody else wrote, made safe for a terminal: characters that control it, or reorder others, become visible.
 pub(crate) fn escaped(text: &str) -> String {
-    let visible =
-        |char: char| if char.is_control() { char.escape_default().to_string() } else { char.to_string() };
+    let visible = |char: char| {
+        if char.is_control() || is_reordering(char) {
+            char.escape_default().to_string()
+        } else {
+            char.to_string()
+        }
+    };
     text.chars().map(visible).collect()
+}
+
+/// Whether a character changes the order that those around it are shown in (Unicode, UAX #9, section 2).
+fn is_reordering(char: char) -> bool {
+    matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The same for text of several lines, which stay lines.
+pub(crate) fn escaped_lines(text: &str) -> String {
+    text.split('\n').map(escaped).collect::<Vec<_>>().join("\n")
 }
 
 /// What stands before a line that says how a step went: a tick or a cross, words where the locale has neither.
@@ -86,4 +101,15 @@ fn has_unicode() -> bool {
         ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(env::var_os).find(|value| !value.is_empty());
     let locale = set.map(|value| value.to_string_lossy().to_lowercase()).unwrap_or_default();
     locale.contains("utf-8") || locale.contains("utf8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_controls_no_terminal() {
+        assert_eq!(escaped("a\u{1b}[2J\r\n\u{202e}ä"), "a\\u{1b}[2J\\r\\n\\u{202e}ä");
+        assert_eq!(escaped_lines("two\nlines\u{7}"), "two\nlines\\u{7}");
+    }
 }

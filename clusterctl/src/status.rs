@@ -1,5 +1,6 @@
 //! `clusterctl status`: how clusters, nodes, peers and services are doing.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -193,10 +194,12 @@ fn cluster_row(cluster: &GetStatusResponse) -> [String; 6] {
 fn node_row(cluster: &GetStatusResponse, node: &NodeStatus) -> [String; 9] {
     let reachable = node.paths.iter().filter(|path| path.reachable).count();
     let slowest = node.paths.iter().map(|path| path.round_trip_micros).max().unwrap_or(0);
-    let dropped: u64 = node.drops.iter().map(|drop| drop.packets).sum();
-    let reasons: Vec<String> =
-        node.drops.iter().map(|drop| format!("{} {}", drop.packets, escaped(&drop.name))).collect();
-    let drops = if reasons.is_empty() { dropped.to_string() } else { reasons.join(", ") };
+    let mut drops: BTreeMap<&str, u64> = BTreeMap::new();
+    for drop in &node.drops {
+        *drops.entry(&drop.name).or_default() += drop.packets;
+    }
+    let drops: Vec<String> =
+        drops.into_iter().map(|(reason, packets)| format!("{packets} {}", escaped(reason))).collect();
     [
         escaped(&cluster.cluster),
         escaped(&node.name),
@@ -206,7 +209,7 @@ fn node_row(cluster: &GetStatusResponse, node: &NodeStatus) -> [String; 9] {
         node.endpoints.to_string(),
         format!("{reachable}/{}", node.paths.len()),
         millis(slowest),
-        drops,
+        or_none(&drops),
     ]
 }
 
@@ -227,17 +230,21 @@ fn peer_row(cluster: &GetStatusResponse, peer: &PeerStatus) -> [String; 10] {
 }
 
 fn service_row(cluster: &GetStatusResponse, service: &ServiceStatus) -> [String; 5] {
-    let mut backends: Vec<(&String, &u32)> = service.backends.iter().collect();
-    backends.sort();
+    let backends: BTreeMap<&String, &u32> =
+        service.backends.iter().filter(|(_, count)| **count > 0).collect();
     let backends: Vec<String> =
-        backends.into_iter().map(|(cluster, count)| format!("{} {count}", escaped(cluster))).collect();
+        backends.into_iter().map(|(cluster, count)| format!("{count} in {}", escaped(cluster))).collect();
     [
         escaped(&cluster.cluster),
         escaped(&format!("{}/{}", service.namespace, service.name)),
         escaped(&service.cluster_address),
         if service.global { "yes".to_owned() } else { "no".to_owned() },
-        if backends.is_empty() { "none".to_owned() } else { backends.join(", ") },
+        or_none(&backends),
     ]
+}
+
+fn or_none(parts: &[String]) -> String {
+    if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
 }
 
 fn millis(micros: u32) -> String {

@@ -2,12 +2,17 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use landbridge_apiserver_api::v1::ConfirmPeerRequest;
+use landbridge_apiserver_api::v1::admin_client::AdminClient;
 use tempfile::TempDir;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
 
 /// How long a program may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -159,6 +164,87 @@ fn a_cluster_is_not_connected_to_itself() {
     clusters.declare("b", "a");
     let error = clusters.refused(&[]);
     assert!(error.contains("both addresses lead to cluster a"), "{error}");
+}
+
+/// Calls the admin API of a cluster.
+fn call<T>(
+    clusters: &Clusters,
+    cluster: &str,
+    request: impl AsyncFnOnce(AdminClient<Channel>) -> Result<T, Status>,
+) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let address = format!("unix://{}", clusters.admin_socket(cluster).display());
+        let channel = Endpoint::from_shared(address).unwrap().connect().await.unwrap();
+        request(AdminClient::new(channel)).await.unwrap()
+    })
+}
+
+/// Starts a connect of a and b, which have no nodes, interrupts it while it verifies, and returns what it said.
+fn interrupted(clusters: &Clusters, while_it_verifies: impl FnOnce()) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clusterctl"));
+    command.args(["connect", "a", "b", "--config"]).arg(clusters.folder.path().join("clusterctl.yaml"));
+    let mut connect = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(connect.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "Verify"));
+    while_it_verifies();
+    assert!(Command::new("kill").args(["-INT", &connect.id().to_string()]).status().unwrap().success());
+    let output = connect.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_connect_that_is_interrupted_is_taken_back_unless_somebody_else_made_it_one() {
+    let clusters = Clusters::new().start("a", 1, "10.1.0.0/16").start("b", 2, "10.2.0.0/16");
+    let before = ["a", "b"].map(|cluster| clusters.state(cluster));
+    let said = interrupted(&clusters, || ());
+    assert!(said.contains("interrupted") && said.contains("a is as it was before"), "{said}");
+    assert_eq!(["a", "b"].map(|cluster| clusters.state(cluster)), before);
+
+    let said = interrupted(&clusters, || {
+        for (cluster, peer) in [("a", "b"), ("b", "a")] {
+            let peer = peer.to_owned();
+            call(&clusters, cluster, async |mut api| api.confirm_peer(ConfirmPeerRequest { peer }).await);
+        }
+    });
+    assert!(said.contains("a keeps b"), "{said}");
+    for (cluster, peer) in [("a", "b"), ("b", "a")] {
+        let (peers, _) = clusters.state(cluster);
+        assert_eq!((&peers[0]["name"], &peers[0]["confirmed"]), (&peer.into(), &true.into()), "{peers}");
+    }
+}
+
+#[test]
+fn a_cluster_that_is_down_is_not_forgotten_by_a_name_that_is_not_its_own() {
+    let mut clusters = Clusters::new().start("a", 1, "10.1.0.0/16").start("b", 2, "10.2.0.0/16");
+    interrupted(&clusters, || {
+        for (cluster, peer) in [("a", "b"), ("b", "a")] {
+            let peer = peer.to_owned();
+            call(&clusters, cluster, async |mut api| api.confirm_peer(ConfirmPeerRequest { peer }).await);
+        }
+    });
+    clusters.declare("far-away", "b");
+    let mut b = clusters.running.pop().unwrap();
+    b.kill().unwrap();
+    b.wait().unwrap();
+    let error = clusters.fails(&["disconnect", "a", "far-away"]);
+    assert!(
+        error.contains("a has no peer called far-away") && error.contains("clusterctl status a"),
+        "{error}"
+    );
+    let output = clusters.clusterctl(&["disconnect", "a", "b"]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    assert_eq!(clusters.state("a").0, serde_json::json!([]));
+}
+
+#[test]
+fn a_time_that_clusters_would_not_wait_for_is_a_mistake_of_the_callers() {
+    let clusters = Clusters::new();
+    for time in ["31m", "500000000000years", "soon"] {
+        let output = clusters.clusterctl(&["connect", "a", "b", "--timeout", time]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+    }
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub(super) enum Code {
     Network = 100,
     /// The agent refuses.
     Refused = 101,
-    /// The interface is there already.
+    /// The interface is there already, or its name is another's.
     Exists = 102,
     /// The interface is not as ADD made it.
     Broken = 103,
@@ -61,6 +61,10 @@ impl CniError {
     #[must_use]
     pub(super) fn because(self, error: &dyn Error) -> Self {
         self.with_details(chain(error))
+    }
+
+    pub(super) fn is(&self, code: Code) -> bool {
+        self.code == code
     }
 
     #[cfg(test)]

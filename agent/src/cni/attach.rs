@@ -46,7 +46,9 @@ pub(super) async fn add(
     }
     let mut agent = connect(config).await?;
     let outcome = attach(&mut agent, target, pod, &namespace).await;
-    if outcome.is_err()
+    if let Err(error) = &outcome
+        // What is there already is not of this call.
+        && !error.is(Code::Exists)
         && let Err(error) = detach::undo(&mut agent, &target.attachment).await
     {
         eprintln!("not everything is undone: {error}; the agent finds what is left");

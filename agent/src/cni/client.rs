@@ -61,6 +61,7 @@ pub(super) fn refused(action: &str, status: &Status) -> CniError {
         | GrpcCode::DeadlineExceeded
         | GrpcCode::Cancelled
         | GrpcCode::ResourceExhausted => Code::TryAgainLater,
+        GrpcCode::AlreadyExists => Code::Exists,
         _ => Code::Refused,
     };
     CniError::new(code, format!("the agent did not {action}")).with_details(status.message())

@@ -32,7 +32,7 @@ pub(super) async fn del(config: &NetworkConfig, attachment: &Attachment) -> Resu
 /// Removes the attachments that the runtime does not know any more.
 ///
 /// # Errors
-/// [`CniError`] of the first that cannot be removed.
+/// [`CniError`] of the first that cannot be removed; the others are.
 pub(super) async fn gc(config: &NetworkConfig) -> Result<Answer, CniError> {
     let Some(valid) = &config.valid_attachments else {
         return Err(CniError::new(
@@ -44,22 +44,24 @@ pub(super) async fn gc(config: &NetworkConfig) -> Result<Answer, CniError> {
     let mut agent = connect(config).await?;
     let status = agent.get_status(request(v1::GetStatusRequest {}, PROMPT)).await;
     let endpoints = status.map_err(|status| refused("list its endpoints", &status))?.into_inner().endpoints;
+    let mut outcome = Ok(Answer::Done);
     for attachment in endpoints.into_iter().filter_map(|endpoint| endpoint.attachment) {
         let attachment =
             Attachment { container_id: attachment.container_id, interface: attachment.interface };
         if !valid.contains(&attachment) {
-            undo(&mut agent, &attachment).await?;
+            let removed = undo(&mut agent, &attachment).await;
+            outcome = outcome.and_then(|answer| removed.map(|()| answer));
         }
     }
-    Ok(Answer::Done)
+    outcome
 }
 
-/// Ends an endpoint and removes its interface, as far as they are there.
+/// Removes an interface and ends its endpoint, as far as they are there: in this order, since an interface that no
+/// endpoint guards lets everything through, and an address that is released may be another pod's the next moment.
 pub(super) async fn undo(agent: &mut NodeClient<Channel>, attachment: &Attachment) -> Result<(), CniError> {
+    remove_interface(attachment).await?;
     let deletion = v1::DeleteEndpointRequest { attachment: Some(wire(attachment)) };
     let deleted = agent.delete_endpoint(request(deletion, PROMPT)).await;
-    // The interface goes in any case: the agent drops endpoints without one.
-    remove_interface(attachment).await?;
     deleted.map(drop).map_err(|status| refused("end the endpoint", &status))
 }
 

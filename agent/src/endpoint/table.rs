@@ -81,7 +81,8 @@ impl EndpointTable {
         self.records.values()
     }
 
-    /// Reserves number and address for an attachment. A second call returns what the first one did.
+    /// Reserves number and address for an attachment. A second call returns what the first one did. An address that
+    /// still `rests` is given out when there is no other.
     ///
     /// # Errors
     /// [`AllocateError`]; then nothing is reserved.
@@ -89,6 +90,7 @@ impl EndpointTable {
         &mut self,
         attachment: &Attachment,
         pod: &NamespacedName,
+        rests: impl Fn(Ipv4Addr) -> bool,
     ) -> Result<&EndpointRecord, AllocateError> {
         if let Some(record) = self.records.get(attachment) {
             if record.pod() != *pod {
@@ -102,8 +104,8 @@ impl EndpointTable {
         }
         let addresses: BTreeSet<_> = self.iter().map(|record| record.address).collect();
         let numbers: BTreeSet<_> = self.iter().map(|record| record.id).collect();
-        let address =
-            self.cidr.free_address(&addresses, self.last).ok_or(AllocateError::Exhausted(self.cidr))?;
+        let address = self.cidr.free_address(&addresses, self.last, rests);
+        let address = address.ok_or(AllocateError::Exhausted(self.cidr))?;
         let id = (1..=u16::MAX).find(|id| !numbers.contains(id)).ok_or(AllocateError::NoNumber)?;
         let record = EndpointRecord {
             id,
@@ -176,11 +178,11 @@ mod tests {
     fn what_is_allocated_is_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let mut first = table(folder.path(), "10.1.2.0/24");
-        let before = first.allocate(&attachment(1), &pod(1)).unwrap().clone();
+        let before = first.allocate(&attachment(1), &pod(1), |_| false).unwrap().clone();
         assert_eq!((before.id, before.address.to_string().as_str()), (1, "10.1.2.3"));
-        assert_eq!(*first.allocate(&attachment(1), &pod(1)).unwrap(), before, "twice is once");
+        assert_eq!(*first.allocate(&attachment(1), &pod(1), |_| false).unwrap(), before, "twice is once");
         first.activate(&attachment(1), activation()).unwrap();
-        first.allocate(&attachment(2), &pod(2)).unwrap();
+        first.allocate(&attachment(2), &pod(2), |_| false).unwrap();
         first.release(&attachment(2)).unwrap().unwrap();
         drop(first);
 
@@ -193,8 +195,8 @@ mod tests {
     fn an_attachment_is_one_pods() {
         let folder = tempfile::tempdir().unwrap();
         let mut table = table(folder.path(), "10.1.2.0/24");
-        table.allocate(&attachment(1), &pod(1)).unwrap();
-        let error = table.allocate(&attachment(1), &pod(2)).unwrap_err();
+        table.allocate(&attachment(1), &pod(1), |_| false).unwrap();
+        let error = table.allocate(&attachment(1), &pod(2), |_| false).unwrap_err();
         assert!(error.to_string().contains("belongs to pod shop/cart-1"), "{error}");
     }
 
@@ -203,12 +205,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut table = table(folder.path(), "10.1.2.0/29");
         for number in 0..4 {
-            table.allocate(&attachment(number), &pod(number)).unwrap();
+            table.allocate(&attachment(number), &pod(number), |_| false).unwrap();
         }
-        let error = table.allocate(&attachment(9), &pod(9)).unwrap_err();
+        let error = table.allocate(&attachment(9), &pod(9), |_| false).unwrap_err();
         assert!(error.to_string().contains("10.1.2.0/29"), "{error}");
         table.release(&attachment(2)).unwrap();
-        table.allocate(&attachment(9), &pod(9)).unwrap();
+        table.allocate(&attachment(9), &pod(9), |_| false).unwrap();
     }
 
     proptest! {
@@ -220,7 +222,7 @@ mod tests {
             let mut first = table(folder.path(), "10.1.2.0/28");
             for (allocates, number) in calls {
                 if allocates {
-                    first.allocate(&attachment(number), &pod(number)).unwrap();
+                    first.allocate(&attachment(number), &pod(number), |_| false).unwrap();
                 } else {
                     first.release(&attachment(number)).unwrap();
                 }

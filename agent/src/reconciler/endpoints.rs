@@ -1,6 +1,6 @@
 //! How the reconciler answers requests about this node's pods.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use landbridge_agent_mesh::LocalEndpoint;
 use landbridge_bpf_maps::Address;
@@ -80,7 +80,9 @@ impl Reconciler {
         identity: u32,
     ) -> Result<Allocation, NodeError> {
         let router = self.table.cidr().router();
-        let record = block_in_place(|| self.table.allocate(attachment, pod))?;
+        // Other nodes know a published address under the identity of the pod that had it last.
+        let rests = |address: Ipv4Addr| self.published.contains(address);
+        let record = block_in_place(|| self.table.allocate(attachment, pod, rests))?;
         info!(%pod, address = %record.address, endpoint = record.id, identity, "endpoint allocated");
         Ok(Allocation {
             address: record.address,
@@ -107,11 +109,16 @@ impl Reconciler {
     }
 
     async fn delete(&mut self, attachment: &Attachment) -> Result<(), NodeError> {
-        let Some(record) = self.table.get(attachment).cloned() else { return Ok(()) };
+        let record = self.table.get(attachment).cloned();
+        let name =
+            record.as_ref().map_or_else(|| attachment.host_interface(), |it| it.host_interface.clone());
+        // Without its programs an interface lets everything through; so it goes before them, and before its address.
+        self.netlink.remove_link(&name).await?;
         block_in_place(|| -> Result<(), NodeError> {
-            self.maps.datapath.detach_endpoint(&record.host_interface)?;
+            self.maps.datapath.detach_endpoint(&name)?;
             Ok(self.table.release(attachment).map(drop)?)
         })?;
+        let Some(record) = record else { return Ok(()) };
         self.interfaces.remove(attachment);
         self.endpoints_changed();
         self.pass().await;
@@ -154,14 +161,14 @@ impl Reconciler {
     }
 
     /// Serves what was served before a restart: programs go back to their interfaces, and endpoints whose interface is
-    /// gone are dropped.
+    /// gone, or was never served, are dropped.
     ///
     /// # Errors
     /// [`NodeError`], if interfaces cannot be looked at or an endpoint cannot be dropped.
     pub(super) async fn restore_endpoints(&mut self) -> Result<(), NodeError> {
         self.drop_gone_endpoints().await?;
-        let records: Vec<_> =
-            self.table.iter().filter(|record| record.activation.is_some()).cloned().collect();
+        self.drop_unfinished_endpoints()?;
+        let records: Vec<_> = self.table.iter().cloned().collect();
         for record in &records {
             let attached = block_in_place(|| self.maps.datapath.attach_endpoint(&record.host_interface));
             if let Err(error) = attached {
@@ -171,8 +178,8 @@ impl Reconciler {
         }
         for interface in self.maps.attached()? {
             if !records.iter().any(|record| record.host_interface == interface) {
-                warn!(interface, "detaching programs from an interface that no endpoint is known for");
-                self.maps.datapath.detach_endpoint(&interface)?;
+                // Its programs stay: they drop all that is no endpoint's, and without them everything would get through.
+                warn!(interface, "no endpoint is known for an interface, its pod is cut off: delete the pod");
             }
         }
         self.endpoints_changed();
@@ -187,7 +194,11 @@ impl Reconciler {
         for record in active {
             let attachment = &record.attachment;
             if let Some(interface) = self.netlink.interface(&record.host_interface).await? {
-                if self.interfaces.insert(attachment.clone(), interface.index) != Some(interface.index) {
+                let before = self.interfaces.insert(attachment.clone(), interface.index);
+                if before.is_some_and(|before| before != interface.index) {
+                    block_in_place(|| self.maps.datapath.attach_endpoint(&record.host_interface))?;
+                }
+                if before != Some(interface.index) {
                     self.endpoints_changed();
                 }
                 continue;
@@ -202,6 +213,18 @@ impl Reconciler {
             })?;
             self.interfaces.remove(attachment);
             self.endpoints_changed();
+        }
+        Ok(())
+    }
+
+    /// Drops endpoints whose ADD ended with the agent before this one. Should its plugin still be at work, it is told
+    /// that the endpoint is unknown, and undoes the rest.
+    fn drop_unfinished_endpoints(&mut self) -> Result<(), NodeError> {
+        let unfinished: Vec<_> =
+            self.table.iter().filter(|record| record.activation.is_none()).cloned().collect();
+        for record in unfinished {
+            warn!(pod = %record.pod(), endpoint = record.id, "dropping an endpoint whose interface was never served");
+            block_in_place(|| self.table.release(&record.attachment))?;
         }
         Ok(())
     }

@@ -3,7 +3,6 @@
 use landbridge_agent_mesh::{Desired, MapWrite, ServiceSpec};
 use landbridge_bpf_loader::{Datapath, DatapathError, MapError};
 use landbridge_bpf_maps::{Address, Endpoint};
-use tracing::warn;
 
 use crate::error_chain::chain;
 
@@ -17,10 +16,10 @@ pub(super) struct Maps {
 /// What became of some writes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
-    /// How many were made.
-    pub(super) written: usize,
     /// How many were not, and will be tried again.
     pub(super) failed: usize,
+    /// Why the first of them was not.
+    pub(super) error: Option<String>,
 }
 
 impl Maps {
@@ -57,14 +56,9 @@ impl Maps {
                 continue;
             }
             match execute(&mut self.datapath, write) {
-                Ok(()) => {
-                    self.actual.apply(write);
-                    outcome.written += 1;
-                }
+                Ok(()) => self.actual.apply(write),
                 Err(error) => {
-                    if outcome.failed == 0 {
-                        warn!(error = chain(&error), ?write, "map not written, trying again later");
-                    }
+                    outcome.error.get_or_insert_with(|| format!("{write:?}: {}", chain(&error)));
                     outcome.failed += 1;
                     policy_is_whole &= !matches!(write, MapWrite::UpsertPolicy(..));
                 }

@@ -29,18 +29,25 @@ impl Reconciler {
         }
         self.write_routes().await;
         self.answer_waiters();
-        self.rest_until = Instant::now() + begin.elapsed().min(MAX_REST);
+        // What the kernel refuses it refuses again at once.
+        let rest = if self.unwritten > 0 { MAX_REST } else { begin.elapsed().min(MAX_REST) };
+        self.rest_until = Instant::now() + rest;
     }
 
     fn write_maps(&mut self) {
         let desired = self.mesh.desired();
         let writes = desired.writes(self.maps.actual(), self.mesh.is_complete());
         let outcome = self.maps.write(&writes);
-        if outcome.failed > 0 {
-            warn!(failed = outcome.failed, written = outcome.written, "the maps are not as they should be");
-            self.dirty = true;
-            self.rest_until = Instant::now() + MAX_REST;
+        if outcome.failed != self.unwritten {
+            let (unwritten, error) = (outcome.failed, outcome.error.unwrap_or_default());
+            if unwritten > 0 {
+                warn!(unwritten, error, "the maps are not as they should be, trying again");
+            } else {
+                info!("the maps are as they should be again");
+            }
         }
+        self.unwritten = outcome.failed;
+        self.dirty |= outcome.failed > 0;
         let problems: BTreeSet<Problem> = self.mesh.problems().into_iter().collect();
         for problem in problems.difference(&self.problems) {
             warn!(%problem, "problem");
@@ -61,17 +68,23 @@ impl Reconciler {
     }
 
     async fn write_routes(&mut self) {
+        let mut refused = BTreeSet::new();
         for change in routes::plan(&self.desired_routes(), &self.routes) {
             match routes::apply(&self.netlink, change).await {
                 Ok(()) => change.note(&mut self.routes),
                 Err(error) => {
-                    warn!(error = chain(&error), "route not changed, trying again later");
+                    // The audit comes back to it.
+                    if !self.refused_routes.contains(&change.destination()) {
+                        warn!(error = chain(&error), "route not changed, trying again");
+                    }
+                    refused.insert(change.destination());
                 }
             }
         }
+        self.refused_routes = refused;
     }
 
-    fn desired_routes(&self) -> RouteTable {
+    pub(super) fn desired_routes(&self) -> RouteTable {
         let overlay = self.network.overlay;
         let mut routes: RouteTable = if self.mesh.is_complete() {
             let to_node = Route {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cni;
+mod leftovers;
 mod mesh;
 mod ping_pong;
 mod world;

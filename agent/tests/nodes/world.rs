@@ -243,13 +243,35 @@ impl Agent {
         pod: &str,
         more: &str,
     ) -> Result<Value, Value> {
+        self.call(world, command, &format!("container-{pod}"), pod, more)
+    }
+
+    /// The same for another container id than the pod's own.
+    pub(crate) fn cni_as(
+        &self,
+        world: &World,
+        command: &str,
+        container: &str,
+        pod: &str,
+    ) -> Result<Value, Value> {
+        self.call(world, command, container, pod, "")
+    }
+
+    fn call(
+        &self,
+        world: &World,
+        command: &str,
+        container: &str,
+        pod: &str,
+        more: &str,
+    ) -> Result<Value, Value> {
         let namespace = world.host(pod).namespace_path().display().to_string();
         let arguments = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={pod}");
         let (code, answer) = self.run_cni(
             &self.config(more),
             [
                 ("CNI_COMMAND", command),
-                ("CNI_CONTAINERID", &format!("container-{pod}")),
+                ("CNI_CONTAINERID", container),
                 ("CNI_NETNS", &namespace),
                 ("CNI_IFNAME", "eth0"),
                 ("CNI_ARGS", &arguments),
@@ -265,6 +287,16 @@ impl Agent {
     pub(crate) fn kept_endpoints(&self) -> usize {
         let folder = self.node.data_folder().unwrap().join("agent/endpoints");
         folder.read_dir().unwrap().filter(|entry| has_suffix(&entry.as_ref().unwrap().path())).count()
+    }
+
+    /// The pins of the programs that guard the pods' interfaces.
+    pub(crate) fn attached_programs(&self) -> Vec<PathBuf> {
+        let files = |folder: PathBuf| folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+        let versions = files(self.node.bpf_folder().unwrap());
+        let folders = versions.flat_map(|version| files(version.join("endpoints")));
+        let mut pins: Vec<_> = folders.flat_map(files).collect();
+        pins.sort();
+        pins
     }
 
     /// The interfaces of the node that lead to pods.

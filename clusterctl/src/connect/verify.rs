@@ -59,6 +59,19 @@ pub(super) fn verify(views: [View<'_>; 2]) -> Result<Proof, Vec<String>> {
     })
 }
 
+/// Nodes whose reports still tell of the other side, from a connection before this one. What they say of it proves nothing.
+pub(super) fn out_of_date(views: [View<'_>; 2]) -> Vec<&str> {
+    let tells_of = |node: &&NodeStatus, other: &str| {
+        let reaches = node.paths.iter().any(|path| path.cluster == other);
+        node.reporting && (reaches || node.synced_peers.iter().any(|peer| peer == other))
+    };
+    let nodes = views.into_iter().flat_map(|view| {
+        let other = view.other.name.as_str();
+        view.status.nodes.iter().filter(move |node| tells_of(node, other))
+    });
+    nodes.map(|node| node.name.as_str()).collect()
+}
+
 impl View<'_> {
     /// The records of the other side that this side's store has.
     fn records(&self) -> Result<String, String> {
@@ -152,6 +165,22 @@ mod tests {
         let views = [View { status: &a, other: &about("b") }, View { status: &b, other: &about("a") }];
         let proof = verify(views).unwrap();
         assert_eq!((proof.paths, proof.round_trips.as_str()), (8, "round trip 0.10 to 0.20 ms"));
+    }
+
+    #[test]
+    fn reports_of_an_earlier_connection_are_told_from_those_of_this_one() {
+        let (mut a, mut b) = (status("a", "b"), status("b", "x"));
+        let stale = |a: &GetStatusResponse, b: &GetStatusResponse| {
+            let views = [View { status: a, other: &about("b") }, View { status: b, other: &about("a") }];
+            out_of_date(views).join(" ")
+        };
+        assert_eq!(stale(&a, &b), "a1 a2");
+        a.nodes[0].synced_peers.clear();
+        a.nodes[1].reporting = false;
+        assert_eq!(stale(&a, &b), "a1", "it still has paths");
+        a.nodes[0].paths.clear();
+        b.nodes[1].synced_peers.push("a".to_owned());
+        assert_eq!(stale(&a, &b), "b2");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! `clusterctl demo load`: a steady stream of requests, and who answered each.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
@@ -23,7 +25,7 @@ use crate::runtime;
 /// Send requests at a steady pace and print who answers
 ///
 /// Every request has a connection of its own and is sent on time, whether or not the ones before it were answered.
-/// Prints a JSON document per request, in the order that they end.
+/// Prints a JSON document per request, in the order that they are sent: what comes before one is known as a whole.
 #[derive(Args)]
 pub(super) struct Load {
     /// Address and port to ask
@@ -61,15 +63,24 @@ impl Load {
             let mut ticks = interval(*self.every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut under_way = JoinSet::new();
-            let mut left = self.count.unwrap_or(u64::MAX);
-            while left > 0 || !under_way.is_empty() {
+            let count = self.count.unwrap_or(u64::MAX);
+            let (mut sent, mut printed) = (0, 0);
+            // Those that ended before one that was sent earlier.
+            let mut ended = BTreeMap::new();
+            while sent < count || !under_way.is_empty() {
                 tokio::select! {
-                    _ = ticks.tick(), if left > 0 => {
-                        left -= 1;
-                        under_way.spawn(request(self.address, *self.timeout));
+                    _ = ticks.tick(), if sent < count => {
+                        let (number, address, limit) = (sent, self.address, *self.timeout);
+                        under_way.spawn(async move { (number, request(address, limit).await) });
+                        sent += 1;
                     }
                     Some(outcome) = under_way.join_next() => {
-                        print(&outcome.context("a request did not run to its end")?)?;
+                        let (number, outcome) = outcome.context("a request did not run to its end")?;
+                        ended.insert(number, outcome);
+                        while let Some(outcome) = ended.remove(&printed) {
+                            print(&outcome)?;
+                            printed += 1;
+                        }
                     }
                 }
             }
@@ -108,12 +119,14 @@ async fn ask(address: SocketAddr) -> anyhow::Result<Answer> {
         let body = response.into_body().collect().await.context("the response ends early")?.to_bytes();
         serde_json::from_slice(&body).context("the response is not one of the demo's pods")
     };
+    let mut exchange = pin!(exchange);
     tokio::select! {
         biased;
-        answer = exchange => answer,
+        answer = &mut exchange => answer,
         ended = connection => {
             ended.context("the connection broke")?;
-            anyhow::bail!("the connection ended without a response")
+            // It may have ended with the response.
+            exchange.await
         }
     }
 }

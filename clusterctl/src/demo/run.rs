@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use anyhow::bail;
 use clap::Args;
+use landbridge_lab::requirement::Requirement;
 use landbridge_lab::{LabName, Programs};
 
 use super::called_as;
@@ -25,7 +27,10 @@ impl Run {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let start = Instant::now();
         // What is missing is named before anything changes.
-        landbridge_lab::preflight()?;
+        let needed = [Requirement::Namespaces, Requirement::Ebpf];
+        if let Some(missing) = needed.into_iter().find_map(Requirement::missing) {
+            bail!(missing);
+        }
         let programs = Programs::beside_this()?;
 
         let mut tour = Tour::start(LabName::unique("tour")?, &programs, self.manifests.as_deref())?;

@@ -135,7 +135,7 @@ impl Tour {
 
         let deadline = Instant::now() + SETTLE_TIMEOUT;
         let dropped = loop {
-            let dropped = self.denied_by_policy()? - dropped_before;
+            let dropped = self.denied_by_policy()?.saturating_sub(dropped_before);
             if dropped >= refused.sent() {
                 break dropped;
             }

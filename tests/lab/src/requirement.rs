@@ -53,8 +53,8 @@ impl Requirement {
         }
     }
 
-    /// Why this machine does not meet it.
-    fn missing(self) -> Option<String> {
+    /// What this machine lacks of it, with the way to get it.
+    pub fn missing(self) -> Option<String> {
         match self {
             Self::Namespaces => capability::preflight().err().map(|missing| missing.to_string()),
             Self::Ebpf => missing_for_ebpf(),

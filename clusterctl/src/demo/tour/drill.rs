@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{anyhow, ensure};
@@ -77,11 +78,11 @@ impl Loads {
         }
     }
 
-    /// What all clients of `cluster` saw since `micros`.
-    fn failed_since(&self, cluster: &str, micros: u64) -> anyhow::Result<(u64, u64)> {
+    /// How many requests all clients of `cluster` sent in a time, in microseconds since 1970, and how many of them failed.
+    fn failed_in(&self, cluster: &str, time: RangeInclusive<u64>) -> anyhow::Result<(u64, u64)> {
         let mut totals = (0, 0);
         for client in self.of(cluster) {
-            let seen = client.requests.seen()?.since(micros);
+            let seen = client.requests.seen()?.since(*time.start()).until(*time.end());
             totals = (totals.0 + seen.failed(), totals.1 + seen.sent());
         }
         Ok(totals)
@@ -111,7 +112,8 @@ pub(super) fn run(
     let moved = loads.wait_for(survivor, format_args!("{survivor} answers everything"), |seen| {
         seen.settled(cut, Some(survivor), ENOUGH)
     })?;
-    let (failed, sent) = loads.failed_since(survivor, cut)?;
+    let moved_at = cut.saturating_add(u64::try_from(moved.as_micros()).unwrap_or(u64::MAX));
+    let (failed, sent) = loads.failed_in(survivor, cut..=moved_at)?;
     report(format_args!(
         "{:.2} s after the cut, {survivor} answers every request of its clients; until then {failed} of {sent} failed",
         moved.as_secs_f64()
@@ -133,7 +135,7 @@ pub(super) fn run(
         let both = seen.since(returned_at).clusters().len() == 2;
         seen.settled(returned_at, None, ENOUGH).filter(|_| both)
     })?;
-    let (failed, sent) = loads.failed_since(survivor, back)?;
+    let (failed, sent) = loads.failed_in(survivor, back..=now_micros())?;
     report(format_args!(
         "{name} runs again, and {:.2} s after its links are back it answers {survivor}'s clients; {failed} of {sent} requests \
          failed meanwhile",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::demo::load::Outcome;
 
-/// Requests that have ended.
+/// The first requests of a client, none of them left out: whoever is answered late is waited for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Observed {
     outcomes: Vec<Outcome>,
@@ -37,9 +37,17 @@ impl Observed {
 
     /// Requests that were sent at `micros` or later.
     pub(super) fn since(&self, micros: u64) -> Self {
-        Self {
-            outcomes: self.outcomes.iter().filter(|outcome| outcome.sent_micros >= micros).cloned().collect(),
-        }
+        self.only(|sent| sent >= micros)
+    }
+
+    /// Requests that were sent at `micros` or earlier.
+    pub(super) fn until(&self, micros: u64) -> Self {
+        self.only(|sent| sent <= micros)
+    }
+
+    fn only(&self, is_meant: impl Fn(u64) -> bool) -> Self {
+        let meant = self.outcomes.iter().filter(|outcome| is_meant(outcome.sent_micros));
+        Self { outcomes: meant.cloned().collect() }
     }
 
     /// After how long since `start_micros` every request was answered, and by `cluster` if one is given: when the last
@@ -121,6 +129,7 @@ mod tests {
         assert_eq!(seen.settled(10, None, 2), Some(Duration::from_micros(20)));
         assert_eq!(seen.first_answer_of("b", 10), Some(Duration::from_micros(10)));
         assert_eq!(seen.first_answer_of("b", 30), None);
+        assert_eq!((seen.since(10).until(30).sent(), seen.since(10).until(30).failed()), (3, 1));
     }
 
     #[test]
