@@ -15,7 +15,7 @@
 //!   of what this module shows.
 //! - A start begins a new term: a member leads, and answers reads, only when all that was committed before is applied.
 //!
-//! A cluster has one member for now. Everything but the way to others ([`network`]) is made for more: the member's
+//! A cluster has one member for now. Everything but the way to others (`network`) is made for more: the member's
 //! address is in the membership, votes and terms are on disk, and a command proposed elsewhere than at the leader is
 //! refused with the leader's number.
 
