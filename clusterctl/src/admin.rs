@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{anyhow, bail};
 use hyper_util::rt::TokioIo;
 use landbridge_apiserver_api::v1::admin_client::AdminClient;
 use tokio::net::UnixStream;
@@ -52,10 +52,12 @@ impl Cluster {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
-        let channel = endpoint.connect_with_connector(connector).await.with_context(|| {
-            format!(
-                "cluster {} does not answer at {}: is its landbridge-apiserver running?",
-                context.name, context.admin
+        let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
+            anyhow!(
+                "cluster {} does not answer at {} ({}): is its landbridge-apiserver running?",
+                context.name,
+                context.admin,
+                anyhow::Error::from(error).root_cause()
             )
         })?;
         Ok(Self { context, api: AdminClient::new(channel) })

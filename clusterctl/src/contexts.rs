@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 /// Where the admin API is on a machine that runs one cluster.
 const DEFAULT_ADMIN: &str = "unix:///run/landbridge/admin.sock";
 
+/// What the cluster of this machine is called where there is no configuration.
+const LOCAL: &str = "local";
+
 /// How a command finds clusters.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Contexts {
@@ -55,6 +58,13 @@ impl Contexts {
             return Ok(ClusterContext { name: name.to_owned(), admin: name.to_owned() });
         }
         let (path, config) = self.load()?;
+        if !path.exists() && name != LOCAL {
+            bail!(
+                "cannot find cluster {name:?}, since there is no {}: write one that names it, or use the address of its \
+                 admin API, such as {DEFAULT_ADMIN}",
+                path.display()
+            );
+        }
         let known: Vec<String> = config.clusters.iter().map(|cluster| cluster.name.clone()).collect();
         config.clusters.into_iter().find(|cluster| cluster.name == name).ok_or_else(|| {
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
@@ -87,7 +97,7 @@ impl Contexts {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_chosen => {
-                let local = ClusterContext { name: "local".to_owned(), admin: DEFAULT_ADMIN.to_owned() };
+                let local = ClusterContext { name: LOCAL.to_owned(), admin: DEFAULT_ADMIN.to_owned() };
                 return Ok((path, Config { clusters: vec![local] }));
             }
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),

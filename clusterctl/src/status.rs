@@ -84,7 +84,9 @@ impl StatusArgs {
         match self.output {
             Format::Json => print_json(&report)?,
             Format::Table => {
-                print(&report.clusters)?;
+                if !report.clusters.is_empty() {
+                    print(&report.clusters)?;
+                }
                 report.print_problems()?;
             }
         }

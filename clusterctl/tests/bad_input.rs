@@ -144,6 +144,28 @@ fn ctrl_c_during_up_leaves_a_whole_lab_or_none() {
 }
 
 #[test]
+fn a_wrong_manifest_is_named_with_its_place_before_anything_starts() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for cluster in ["a", "b"] {
+        fs::create_dir(folder.path().join(cluster)).unwrap();
+        fs::write(
+            folder.path().join(cluster).join("web.yaml"),
+            "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  namespace: shop\nspec:\n  ports:\n    - port: \
+             eighty\n",
+        )
+        .unwrap();
+    }
+    let tour =
+        Command::new(CLUSTERCTL).args(["demo", "run", "--manifests"]).arg(folder.path()).output().unwrap();
+    let error = String::from_utf8(tour.stderr).unwrap();
+    assert!(tour.status.code() == Some(1) && error.contains("web.yaml:8:13"), "{error}");
+    assert_eq!(tour.stdout, b"", "nothing has begun");
+}
+
+#[test]
 fn ctrl_c_removes_the_lab_of_the_tour_wherever_it_is() {
     if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
         return;

@@ -32,6 +32,9 @@ impl Run {
             bail!(missing);
         }
         let programs = Programs::beside_this()?;
+        for cluster in ["a", "b"] {
+            self.manifests.iter().try_for_each(|folder| programs.check_manifests(&folder.join(cluster)))?;
+        }
 
         let mut tour = Tour::start(LabName::unique("tour")?, &programs, self.manifests.as_deref())?;
         if let Err(error) = tour.guide() {

@@ -82,7 +82,9 @@ impl Tour {
 
         heading("clusterctl status")?;
         let clusters = self.status()?;
-        ensure!(clusters.iter().all(|cluster| cluster.problems.is_empty()), "a cluster reports problems");
+        let problems: Vec<&str> =
+            clusters.iter().flat_map(|cluster| &cluster.problems).map(String::as_str).collect();
+        ensure!(problems.is_empty(), "something is wrong: {}", problems.join("; "));
         status::print(&clusters)?;
 
         self.pods_reach_pods()?;

@@ -53,6 +53,16 @@ impl Programs {
         self.folder.join("landbridge-cni")
     }
 
+    /// Looks for mistakes in a folder of manifests, without starting anything.
+    ///
+    /// # Errors
+    /// [`DeploymentError::Failed`] with every place that is wrong.
+    pub fn check_manifests(&self, folder: &Path) -> Result<(), DeploymentError> {
+        let mut check = Command::new(self.apiserver());
+        check.args(["check", "--manifests"]).arg(folder);
+        run_to_end(&format!("checking the manifests in {}", folder.display()), &mut check).map(drop)
+    }
+
     /// What a pod's manifest calls `name`: one of these programs, or else one of the machine's.
     pub(super) fn find(&self, name: &str) -> PathBuf {
         let ours = self.folder.join(name);
