@@ -64,6 +64,33 @@ fn killing_agents_and_apiservers_in_turn_fails_no_request() {
     }
 }
 
+#[test]
+fn clusters_part_and_join_again() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
+        return;
+    }
+    let mesh = Mesh::connected("part");
+    let client = mesh.a.pod("client-a1").unwrap().host();
+    let web = SocketAddr::new(mesh.b.pod("web-b1").unwrap().address(), WEB_PORT);
+    assert!(failures(&mesh.ask(client, web, 1)).is_empty());
+
+    let parted = mesh.clusterctl(&["disconnect", "a", "b"]);
+    assert!(parted.status.success(), "{parted:?}");
+    eventually("pods of the other cluster are out of reach", || {
+        failures(&mesh.ask(client, web, 1)).len() == 1
+    });
+    let service = mesh.web_of("a");
+    eventually("the service is a's alone", || {
+        let answers = mesh.ask(client, service, 20);
+        answers.iter().all(|request| request.cluster() == Some("a"))
+    });
+
+    let joined = mesh.clusterctl(&["connect", "a", "b"]);
+    assert!(joined.status.success(), "{joined:?}");
+    assert!(failures(&mesh.ask(client, web, 1)).is_empty(), "connected means that packets cross");
+    assert!(both_answer(&mesh.ask(client, service, 100), 100).is_some());
+}
+
 fn records_are_read_by_etcdctl(mesh: &Mesh) {
     let admin = Credentials::admin(&mesh.a);
     let names = admin.get(&mesh.a, &["--prefix", "--keys-only", "cilium/state/"]).unwrap();
