@@ -147,9 +147,8 @@ impl Tour {
     }
 
     fn drills(&mut self) -> anyhow::Result<()> {
-        let loads = drill::Loads::start(&[(&self.a, self.web_of("a")?), (&self.b, self.web_of("b")?)])?;
+        let mut loads = drill::Loads::start(&[(&self.a, self.web_of("a")?), (&self.b, self.web_of("b")?)])?;
         heading("Cluster b fails: its links go down and all its processes are killed, under load")?;
-        let mut loads = loads;
         drill::run(&self.lab, &mut self.b, &mut loads, "a")?;
         heading("Cluster a fails")?;
         drill::run(&self.lab, &mut self.a, &mut loads, "b")

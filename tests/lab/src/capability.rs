@@ -84,7 +84,7 @@ struct Facts {
 ///
 /// # Errors
 /// The first [`MissingCapability`].
-pub fn preflight() -> Result<(), MissingCapability> {
+pub(crate) fn preflight() -> Result<(), MissingCapability> {
     let read = |path: &str| -> io::Result<String> { fs::read_to_string(path) };
     check(&Facts {
         is_root: rustix::process::geteuid().is_root(),

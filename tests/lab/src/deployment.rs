@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{Host, Lab, Process, Role};
+use crate::{Host, Lab, Process};
 
 /// How long a program may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,6 +56,9 @@ impl Deployment {
     ///
     /// # Errors
     /// [`DeploymentError`], with the last words of a program that ended.
+    ///
+    /// # Panics
+    /// Never: the nodes of a lab have addresses.
     pub fn start(
         lab: &Lab,
         cluster: &str,
@@ -74,24 +77,22 @@ impl Deployment {
         let manifests = manifest::read(manifests)?;
         manifest::write_all(&manifests, &manifests_in_use)?;
 
-        let [address, _] = first.node_addresses().ok_or_else(|| no_address(first))?.underlay();
+        let [address, _] = first.addresses().expect("nodes have addresses");
+        let store = format!("https://{address}:2379");
         let mut command = first.command(programs.apiserver())?;
         command.args(["serve", "--cluster", cluster, "--cluster-id", &spec.number.to_string()]);
         command.arg("--data-dir").arg(&data).arg("--manifests").arg(&manifests_in_use);
-        command.arg("--admin-socket").arg(data.join("admin.sock"));
+        let socket = admin_socket(&data);
+        command.arg("--admin-socket").arg(&socket);
         command.arg("--listen").arg(format!("{address}:2379"));
-        command.arg("--advertise").arg(format!("https://{address}:2379"));
+        command.arg("--advertise").arg(&store);
         command.arg("--pod-range").arg(format!("10.{}.0.0/16", spec.pod_range));
         command.args(["--service-range", "10.96.0.0/16"]);
         let mut apiserver = first.spawn("apiserver", command)?;
-        wait_for_socket(&mut apiserver, "landbridge-apiserver", &data.join("admin.sock"))?;
+        wait_for_socket(&mut apiserver, "landbridge-apiserver", &socket)?;
 
-        let agents: Vec<Agent> = nodes
-            .iter()
-            .map(|node| {
-                Agent::start(node, cluster, spec.number, programs, &data, &format!("https://{address}:2379"))
-            })
-            .collect::<Result<_, _>>()?;
+        let start = |node| Agent::start(node, cluster, spec.number, programs, &data, &store);
+        let agents: Vec<Agent> = nodes.iter().map(start).collect::<Result<_, _>>()?;
         let mut deployment = Self { cluster: cluster.to_owned(), data, apiserver, agents, pods: Vec::new() };
         for agent in &mut deployment.agents {
             wait_for_socket(&mut agent.process, "landbridge-agent", &agent.socket)?;
@@ -108,7 +109,7 @@ impl Deployment {
 
     /// The socket of the cluster's admin API.
     pub fn admin_socket(&self) -> PathBuf {
-        self.data.join("admin.sock")
+        admin_socket(&self.data)
     }
 
     /// The apiserver's data, with its certificates in `pki`.
@@ -141,7 +142,7 @@ impl Deployment {
     /// [`DeploymentError`] if it does not come back.
     pub fn restart_apiserver(&mut self) -> Result<(), DeploymentError> {
         self.apiserver.restart()?;
-        wait_for_socket(&mut self.apiserver, "landbridge-apiserver", &self.data.join("admin.sock"))
+        wait_for_socket(&mut self.apiserver, "landbridge-apiserver", &admin_socket(&self.data))
     }
 
     /// Kills the agent of the node at `index` with SIGKILL and starts it again.
@@ -236,7 +237,7 @@ fn wait_for_socket(process: &mut Process, name: &str, socket: &Path) -> Result<(
     Ok(())
 }
 
-fn no_address(host: &Host) -> DeploymentError {
-    debug_assert_ne!(host.role(), Role::Node, "nodes have addresses");
-    DeploymentError::NoSuchCluster(host.name().to_owned())
+/// Where the admin API of an apiserver with its data in `data` is.
+fn admin_socket(data: &Path) -> PathBuf {
+    data.join("admin.sock")
 }

@@ -50,7 +50,7 @@ mod traces;
 mod wiring;
 
 pub use address::{ClusterAddresses, NodeAddresses, Prefix};
-pub use capability::{MissingCapability, preflight};
+pub use capability::MissingCapability;
 pub use capture::{Capture, CaptureSummary};
 pub use deployment::{Deployment, DeploymentError, Programs, RunningPod};
 pub use error::LabError;
