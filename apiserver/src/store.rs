@@ -67,7 +67,7 @@ impl OwnStore {
     pub async fn start(options: StoreOptions) -> anyhow::Result<Self> {
         let (access, rules) = watch::channel(access_rules(&options.cluster, [], []));
         let mut engine = EngineOptions::new(options.folder);
-        engine.cluster_token = format!("landbridge-{}", options.cluster);
+        engine.cluster.token = format!("landbridge-{}", options.cluster);
         let files = options.server;
         let tls = TlsFiles { ca: files.ca, certificate: files.certificate, key: files.key };
         let listen = options.listen;

@@ -37,7 +37,7 @@ mod types;
 pub use codec::DecodeError;
 pub use command::{Applied, Command, Outcome};
 pub use error::{OpenError, ProposeError, ReadError, ShutdownError};
-pub use options::{EngineOptions, EngineStatus};
+pub use options::{ClusterOptions, ClusterState, EngineOptions, EngineStatus, InitialMember, PeerOptions};
 pub use snapshot::{Damage, SnapshotError};
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -155,7 +155,7 @@ impl Engine {
             cluster_id: identity.cluster_id,
             member_id: identity.member_id,
             name: options.name.clone(),
-            peer_url: options.peer_url.clone(),
+            peer_urls: options.peers.advertise.clone(),
             leader: metrics.current_leader,
             is_leader: metrics.state.is_leader(),
             term: metrics.current_term,

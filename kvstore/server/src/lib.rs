@@ -7,6 +7,7 @@ mod connection;
 pub mod engine;
 pub mod grpc;
 mod leader;
+mod listen;
 mod quota;
 mod server;
 mod tls;
@@ -14,5 +15,6 @@ pub mod wal;
 
 pub use access::{AccessRules, Grant};
 pub use grpc::ServiceSettings;
+pub use listen::{InvalidListenUrl, ListenAddress, ListenUrl};
 pub use server::{Server, ServerOptions, StartError};
 pub use tls::{TlsError, TlsFiles};

@@ -191,7 +191,8 @@ fn a_restart_changes_nothing_but_the_term() {
         engine.shutdown().await.unwrap();
 
         // Who a member is does not change with its settings.
-        let moved = EngineOptions { peer_url: "https://elsewhere:2380".to_owned(), ..options(dir.path()) };
+        let mut moved = options(dir.path());
+        moved.peers.advertise = vec!["https://elsewhere:2380".to_owned()];
         let engine = try_open(moved).await.unwrap();
         assert_eq!(parts(&engine), before);
         let after = engine.status();

@@ -19,14 +19,14 @@ pub(super) struct NoNetwork;
 #[derive(Clone, Debug)]
 pub(super) struct NoRoute {
     member: u64,
-    peer_url: String,
+    peer_urls: Vec<String>,
 }
 
 impl NoRoute {
     fn unreachable(&self) -> Unreachable<TypeConfig> {
-        let Self { member, peer_url } = self;
+        let Self { member, peer_urls } = self;
         Unreachable::from_string(format!(
-            "no way to member {member:016x} at {peer_url}: a cluster has one member"
+            "no way to member {member:016x} at {peer_urls:?}: a cluster has one member"
         ))
     }
 }
@@ -35,7 +35,7 @@ impl RaftNetworkFactory<TypeConfig> for NoNetwork {
     type Network = NoRoute;
 
     async fn new_client(&mut self, target: u64, node: &Member) -> NoRoute {
-        NoRoute { member: target, peer_url: node.peer_url.clone() }
+        NoRoute { member: target, peer_urls: node.peer_urls.clone() }
     }
 }
 

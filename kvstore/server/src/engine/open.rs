@@ -118,7 +118,7 @@ impl Engine {
         let failed =
             |error: &dyn std::error::Error| OpenError::Failed { reason: task_failed(error, failure) };
         if !raft.is_initialized().await.map_err(|error| failed(&error))? {
-            let member = Member { name: options.name.clone(), peer_url: options.peer_url.clone() };
+            let member = Member { name: options.name.clone(), peer_urls: options.peers.advertise.clone() };
             let members: BTreeMap<u64, Member> = [(identity.member_id, member)].into();
             raft.initialize(members).await.map_err(|error| failed(&error))?;
         }
@@ -162,7 +162,7 @@ fn config(options: &EngineOptions) -> Result<Config, OpenError> {
         return Err(invalid("snapshot_entries is 0, set it to 1 or more".to_owned()));
     }
     let config = Config {
-        cluster_name: options.cluster_token.clone(),
+        cluster_name: options.cluster.token.clone(),
         heartbeat_interval: heartbeat,
         election_timeout_min: election_timeout,
         election_timeout_max: election_timeout * 2,
@@ -186,7 +186,7 @@ pub(super) fn recover_data(options: &EngineOptions, failure: Failure) -> Result<
     create_private(&options.data_dir)?;
     create_private(&wal_dir)?;
     create_private(&snapshot_dir)?;
-    let new = Identity::new(&options.cluster_token, &options.peer_url, fastrand::u64(..));
+    let new = Identity::new(&options.cluster.token, &options.peers.advertise.concat(), fastrand::u64(..));
     let prologue = encode_prologue(new, &Durable::default());
     // Holds the lock of the data folder from here on.
     let (wal, recovery) = Wal::open(&wal_dir, options.wal, &prologue)?;

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::listen::ListenUrl;
+use crate::tls::TlsFiles;
 use crate::wal::WalOptions;
 
 /// Settings of an engine.
@@ -12,10 +14,10 @@ pub struct EngineOptions {
     pub data_dir: PathBuf,
     /// The member's name.
     pub name: String,
-    /// Where other members reach it.
-    pub peer_url: String,
-    /// Keeps clusters with equal members apart. Two that are made one after the other are told apart without it.
-    pub cluster_token: String,
+    /// The cluster that an empty data folder becomes part of; not looked at when there is data.
+    pub cluster: ClusterOptions,
+    /// The way to the other members, and theirs to this one.
+    pub peers: PeerOptions,
     /// Settings of the log.
     pub wal: WalOptions,
     /// How many log entries there are between two snapshots.
@@ -32,13 +34,74 @@ impl EngineOptions {
         Self {
             data_dir: data_dir.into(),
             name: "default".to_owned(),
-            peer_url: "https://localhost:2380".to_owned(),
-            cluster_token: "landbridge".to_owned(),
+            cluster: ClusterOptions::default(),
+            peers: PeerOptions::default(),
             wal: WalOptions::default(),
             snapshot_entries: 10_000,
             election_timeout: Duration::from_secs(1),
             heartbeat: Duration::from_millis(100),
         }
+    }
+}
+
+/// The cluster that a new member is part of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterOptions {
+    /// All members, this one included, and the same on each of them; etcd's `--initial-cluster`. None: this one alone, in
+    /// a cluster whose ID is another each time that one is made.
+    pub initial: Vec<InitialMember>,
+    /// Whether they make the cluster now, or it is there.
+    pub state: ClusterState,
+    /// Keeps clusters with equal members apart; etcd's `--initial-cluster-token`.
+    pub token: String,
+    /// Goes on alone with the data that there is, whatever members it names: what is left after the majority of a cluster
+    /// was lost for good; etcd's `--force-new-cluster`.
+    pub force_new: bool,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            initial: Vec::new(),
+            state: ClusterState::New,
+            token: "landbridge".to_owned(),
+            force_new: false,
+        }
+    }
+}
+
+/// A member of a cluster that is being made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitialMember {
+    /// Its name.
+    pub name: String,
+    /// Where the others reach it.
+    pub peer_urls: Vec<String>,
+}
+
+/// Whether a member with an empty data folder makes its cluster with others, or joins one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterState {
+    /// All members of `initial` are made together.
+    New,
+    /// The cluster runs, and was told of this member before it starts.
+    Existing,
+}
+
+/// The way to the other members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerOptions {
+    /// Where this member listens for the others. None: nowhere, which will do for a cluster of one.
+    pub listen: Vec<ListenUrl>,
+    /// The URLs by which the others reach this one.
+    pub advertise: Vec<String>,
+    /// The certificate that this member shows to the others, and the CA of theirs; needed for `https`.
+    pub tls: Option<TlsFiles>,
+}
+
+impl Default for PeerOptions {
+    fn default() -> Self {
+        Self { listen: Vec::new(), advertise: vec!["http://localhost:2380".to_owned()], tls: None }
     }
 }
 
@@ -52,7 +115,7 @@ pub struct EngineStatus {
     /// The member's name.
     pub name: String,
     /// Where other members reach it.
-    pub peer_url: String,
+    pub peer_urls: Vec<String>,
     /// The member that leads, as far as this one knows.
     pub leader: Option<u64>,
     /// Whether that is this one.

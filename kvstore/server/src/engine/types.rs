@@ -56,7 +56,7 @@ impl fmt::Display for Proposal {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Member {
     pub(super) name: String,
-    pub(super) peer_url: String,
+    pub(super) peer_urls: Vec<String>,
 }
 
 // The engine hands these to openraft, whose signatures would name them less clearly if they did not fit.

@@ -31,7 +31,7 @@ impl pb::cluster_server::Cluster for Service {
         let member = pb::Member {
             id: status.member_id,
             name: status.name,
-            peer_ur_ls: vec![status.peer_url],
+            peer_ur_ls: status.peer_urls,
             client_ur_ls: self.advertise().to_vec(),
             is_learner: false,
         };

@@ -144,7 +144,7 @@ pub(super) fn membership_to_proto(membership: &Membership) -> proto::Membership 
     let members = membership.nodes().map(|(id, member)| proto::Member {
         id: *id,
         name: member.name.clone(),
-        peer_url: member.peer_url.clone(),
+        peer_urls: member.peer_urls.clone(),
     });
     proto::Membership {
         voters: voters.map(|ids| proto::Voters { member_ids: ids.iter().copied().collect() }).collect(),
@@ -155,7 +155,8 @@ pub(super) fn membership_to_proto(membership: &Membership) -> proto::Membership 
 pub(super) fn membership_from_proto(membership: proto::Membership) -> Result<Membership, DecodeError> {
     let voters: Vec<BTreeSet<u64>> =
         membership.voters.into_iter().map(|voters| voters.member_ids.into_iter().collect()).collect();
-    let member = |member: proto::Member| (member.id, Member { name: member.name, peer_url: member.peer_url });
+    let member =
+        |member: proto::Member| (member.id, Member { name: member.name, peer_urls: member.peer_urls });
     let members: BTreeMap<u64, Member> = membership.members.into_iter().map(member).collect();
     Membership::new(voters, members).map_err(|error| DecodeError::Membership { reason: error.to_string() })
 }
@@ -169,7 +170,10 @@ mod tests {
 
     #[test]
     fn records_are_read_as_they_were_written() {
-        let member = Member { name: "one".into(), peer_url: "https://one:2380".into() };
+        let member = Member {
+            name: "one".into(),
+            peer_urls: vec!["https://one:2380".into(), "https://one:2381".into()],
+        };
         let members: BTreeMap<u64, Member> = [(u64::MAX, member.clone()), (2, member)].into();
         let membership = Membership::new(vec![[2].into(), [2, u64::MAX].into()], members).unwrap();
         let put = PutRequest { key: "k".into(), value: vec![7; 300].into(), ..PutRequest::default() };
