@@ -13,9 +13,13 @@
 mod auth;
 mod cluster;
 mod convert;
+mod election;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
+mod queue;
+mod range_stream;
 mod service;
 mod status;
 mod watch;
@@ -41,8 +45,18 @@ pub mod proto {
     pub mod mvccpb {
         tonic::include_proto!("mvccpb");
     }
+    /// Locks.
+    pub mod v3lockpb {
+        tonic::include_proto!("v3lockpb");
+    }
+    /// Elections.
+    pub mod v3electionpb {
+        tonic::include_proto!("v3electionpb");
+    }
     /// Users and roles.
     pub mod authpb {
         tonic::include_proto!("authpb");
     }
+    /// A `FileDescriptorSet` of all of the API, encoded.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/api.descriptors"));
 }

@@ -137,6 +137,12 @@ impl Server {
             let compaction = compact_periodically(&compacted, settings.history_retention);
             compaction_stop.run_until_cancelled(compaction).await;
         });
+        let (tracker, ended) = (service.tracker().clone(), stop.clone());
+        tasks.spawn(async move {
+            ended.cancelled().await;
+            tracker.close();
+            tracker.wait().await;
+        });
         let serving = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(PING_INTERVAL))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))

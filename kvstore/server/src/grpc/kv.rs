@@ -56,6 +56,15 @@ impl pb::kv_server::Kv for Service {
         Ok(Response::new(convert::range_response(self.header(revision), &response, request.keys_only)))
     }
 
+    type RangeStreamStream = super::range_stream::Pieces;
+
+    async fn range_stream(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        self.range_in_pieces(request).await
+    }
+
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
         let peer = Peer::of(request.extensions());
         let request = request.into_inner();

@@ -7,6 +7,7 @@ use landbridge_kvstore_store::Store;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::metadata::MetadataMap;
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{Interceptor, Routes};
@@ -79,6 +80,8 @@ struct Shared {
     min_lease_seconds: i64,
     cluster_id: u64,
     member_id: u64,
+    /// Tasks that outlive the request they are for.
+    tracker: TaskTracker,
 }
 
 impl Service {
@@ -106,7 +109,13 @@ impl Service {
             min_lease_seconds,
             cluster_id,
             member_id,
+            tracker: TaskTracker::new(),
         }))
+    }
+
+    /// Tasks that outlive the request they are for. They end when `stop` is cancelled.
+    pub(crate) fn tracker(&self) -> &TaskTracker {
+        &self.0.tracker
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -198,6 +207,8 @@ pub(crate) fn routes(service: &Service) -> Routes {
             )
         };
     }
+    use super::proto::v3electionpb::election_server::ElectionServer;
+    use super::proto::v3lockpb::lock_server::LockServer;
     let (_, health) = tonic_health::server::health_reporter();
     Routes::new(limited!(KvServer))
         .add_service(limited!(WatchServer))
@@ -205,5 +216,7 @@ pub(crate) fn routes(service: &Service) -> Routes {
         .add_service(limited!(MaintenanceServer))
         .add_service(limited!(ClusterServer))
         .add_service(limited!(AuthServer))
+        .add_service(limited!(LockServer))
+        .add_service(limited!(ElectionServer))
         .add_service(health)
 }
