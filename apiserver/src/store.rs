@@ -20,7 +20,7 @@ use landbridge_kvstore_schema::{
     ClusterName, Keyspace, Kind, Node, ObjectName, Origin, OwnRecord, Peer, Reader, RecordName,
 };
 use landbridge_kvstore_server::engine::EngineOptions;
-use landbridge_kvstore_server::{AccessRules, Server, ServerOptions, TlsFiles};
+use landbridge_kvstore_server::{AccessRules, ListenUrl, Server, ServerOptions, TlsFiles};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -55,6 +55,7 @@ pub struct StoreOptions {
 /// The store, running.
 pub struct OwnStore {
     server: Server,
+    address: SocketAddr,
     access: watch::Sender<AccessRules>,
     client: KvClient,
 }
@@ -73,19 +74,20 @@ impl OwnStore {
         let listen = options.listen;
         let server = Server::start(ServerOptions {
             engine,
-            listen,
+            listen: vec![ListenUrl::https(listen)],
             advertise: options.advertise,
-            tls: Some(tls),
+            tls: Some(tls.into()),
             access: rules,
         })
         .await
         .with_context(|| format!("cannot serve the store at {listen}"))?;
+        let address = server.local_addr().context("the store listens on no port")?;
         let client = KvClient::new(ClientOptions {
-            endpoints: vec![format!("https://{}", reachable(server.local_addr()))],
+            endpoints: vec![format!("https://{}", reachable(address))],
             tls: Some(client_files(options.admin)),
             request_timeout: REQUEST_TIMEOUT,
         })?;
-        Ok(Self { server, access, client })
+        Ok(Self { server, address, access, client })
     }
 
     /// A client with all rights.
@@ -95,7 +97,7 @@ impl OwnStore {
 
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
-        self.server.local_addr()
+        self.address
     }
 
     /// Waits until the store ends by itself, as it does when its disk fails, and returns why.

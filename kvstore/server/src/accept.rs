@@ -14,7 +14,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -22,9 +21,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::connection::{Connection, User, prepare};
+use crate::connection::{Connection, User};
 use crate::quota::Quota;
 use crate::tls::TlsSource;
+use crate::transport::{Listener, Stream};
 
 /// Handshakes under way at a time.
 const HANDSHAKES: usize = 256;
@@ -37,14 +37,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes connections until `stop`. Those taken end when `cut` is cancelled.
 pub(crate) async fn accept_loop(
-    listener: TcpListener,
-    tls: Option<TlsSource>,
+    listener: Listener,
+    tls: Option<Arc<TlsSource>>,
     quota: Quota<User>,
     ready: mpsc::Sender<io::Result<Connection>>,
     stop: CancellationToken,
     cut: CancellationToken,
 ) {
-    let tls = tls.map(Arc::new);
     let places = Arc::new(Semaphore::new(HANDSHAKES));
     let shares = Quota::new(HANDSHAKES);
     let mut handshakes = JoinSet::new();
@@ -58,19 +57,19 @@ pub(crate) async fn accept_loop(
             () = stop.cancelled() => break,
             Some(_) = handshakes.join_next() => {}
             (accepted, place) = accept => match accepted {
-                Ok((tcp, address)) => {
-                    let Some(share) = shares.take(address.ip()) else {
-                        debug!(%address, "too many handshakes with this address: one more is closed");
+                Ok((stream, from)) => {
+                    let Some(share) = shares.take(from) else {
+                        debug!(?from, "too many handshakes with this address: one more is closed");
                         continue;
                     };
                     let (tls, quota) = (tls.clone(), quota.clone());
                     let (ready, cut) = (ready.clone(), cut.clone());
                     handshakes.spawn(async move {
-                        let shaken = timeout(HANDSHAKE_DEADLINE, handshake(tcp, tls, quota, cut));
+                        let shaken = timeout(HANDSHAKE_DEADLINE, handshake(stream, tls, quota, cut));
                         match shaken.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                             // The receiver is gone when the server stops.
                             Ok(connection) => drop(ready.send(Ok(connection)).await),
-                            Err(error) => debug!(%address, %error, "connection refused"),
+                            Err(error) => debug!(?from, %error, "connection refused"),
                         }
                         drop((place, share));
                     });
@@ -86,20 +85,21 @@ pub(crate) async fn accept_loop(
 }
 
 async fn handshake(
-    tcp: TcpStream,
+    stream: Stream,
     tls: Option<Arc<TlsSource>>,
     quota: Quota<User>,
     cut: CancellationToken,
 ) -> io::Result<Connection> {
-    prepare(&tcp)?;
-    let Some(tls) = tls else { return Connection::plain(tcp, &quota, cut) };
+    stream.prepare()?;
+    let Some(tls) = tls else { return Connection::plain(stream, &quota, cut) };
+    let names_user = tls.names_user();
     let config = tokio::task::spawn_blocking(move || tls.config()).await.map_err(io::Error::other)?;
     let config = config.map_err(|error| {
         let chain = with_causes(&error);
         warn!(error = chain, "the files of TLS cannot be used, so that no one gets in");
         io::Error::other(error)
     })?;
-    Connection::tls(TlsAcceptor::from(config).accept(tcp).await?, &quota, cut)
+    Connection::tls(TlsAcceptor::from(config).accept(stream).await?, names_user, &quota, cut)
 }
 
 /// An error with its causes.

@@ -4,11 +4,8 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
@@ -17,11 +14,7 @@ use tracing::warn;
 use crate::grpc::Peer;
 use crate::quota::{Place, Quota};
 use crate::tls;
-
-/// How soon a dead client is noticed: the kernel asks after this time without a word, and then as often again.
-const KEEPALIVE: Duration = Duration::from_secs(15);
-/// After so many questions without an answer the client is dead.
-const KEEPALIVE_PROBES: u32 = 9;
+use crate::transport::Stream;
 
 /// Who takes a place among the connections; those without a certificate are one.
 pub(crate) type User = Option<Arc<str>>;
@@ -37,25 +30,26 @@ pub(crate) struct Connection {
 
 #[derive(Debug)]
 enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Stream),
+    Tls(Box<TlsStream<Stream>>),
 }
 
 impl Connection {
     /// # Errors
     /// If there is no place left. So for the other.
-    pub(crate) fn plain(tcp: TcpStream, quota: &Quota<User>, cut: CancellationToken) -> io::Result<Self> {
-        Self::new(Transport::Plain(tcp), Peer::default(), quota, cut)
+    pub(crate) fn plain(stream: Stream, quota: &Quota<User>, cut: CancellationToken) -> io::Result<Self> {
+        Self::new(Transport::Plain(stream), Peer::default(), quota, cut)
     }
 
-    /// A connection after its handshake, which has verified the certificate that names the user.
+    /// A connection after its handshake, which has verified the certificate; it names the user, if it may.
     pub(crate) fn tls(
-        tls: TlsStream<TcpStream>,
+        tls: TlsStream<Stream>,
+        names_user: bool,
         quota: &Quota<User>,
         cut: CancellationToken,
     ) -> io::Result<Self> {
         let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let peer = Peer { user: leaf.and_then(tls::user) };
+        let peer = Peer { user: leaf.filter(|_| names_user).and_then(tls::user) };
         Self::new(Transport::Tls(Box::new(tls)), peer, quota, cut)
     }
 
@@ -80,16 +74,6 @@ impl Connection {
     }
 }
 
-/// Sets what every connection has: small messages leave at once, and a dead client is noticed.
-pub(crate) fn prepare(tcp: &TcpStream) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(tcp, true)?;
-    sockopt::set_tcp_keepidle(tcp, KEEPALIVE)?;
-    sockopt::set_tcp_keepintvl(tcp, KEEPALIVE)?;
-    sockopt::set_tcp_keepcnt(tcp, KEEPALIVE_PROBES)?;
-    Ok(())
-}
-
 impl Connected for Connection {
     type ConnectInfo = Peer;
 
@@ -106,7 +90,7 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         self.check_cut(context)?;
         match &mut self.transport {
-            Transport::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
+            Transport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Transport::Tls(tls) => Pin::new(tls).poll_read(context, buffer),
         }
     }
@@ -120,7 +104,7 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         self.check_cut(context)?;
         match &mut self.transport {
-            Transport::Plain(tcp) => Pin::new(tcp).poll_write(context, bytes),
+            Transport::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Transport::Tls(tls) => Pin::new(tls).poll_write(context, bytes),
         }
     }
@@ -132,14 +116,14 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         self.check_cut(context)?;
         match &mut self.transport {
-            Transport::Plain(tcp) => Pin::new(tcp).poll_write_vectored(context, slices),
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Transport::Tls(tls) => Pin::new(tls).poll_write_vectored(context, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.transport {
-            Transport::Plain(tcp) => tcp.is_write_vectored(),
+            Transport::Plain(stream) => stream.is_write_vectored(),
             Transport::Tls(tls) => tls.is_write_vectored(),
         }
     }
@@ -147,7 +131,7 @@ impl AsyncWrite for Connection {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_cut(context)?;
         match &mut self.transport {
-            Transport::Plain(tcp) => Pin::new(tcp).poll_flush(context),
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(context),
             Transport::Tls(tls) => Pin::new(tls).poll_flush(context),
         }
     }
@@ -155,7 +139,7 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_cut(context)?;
         match &mut self.transport {
-            Transport::Plain(tcp) => Pin::new(tcp).poll_shutdown(context),
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Transport::Tls(tls) => Pin::new(tls).poll_shutdown(context),
         }
     }

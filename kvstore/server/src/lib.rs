@@ -11,6 +11,8 @@ mod listen;
 mod quota;
 mod server;
 mod tls;
+mod tls_settings;
+mod transport;
 pub mod wal;
 
 pub use access::{AccessRules, Grant};
@@ -18,3 +20,7 @@ pub use grpc::ServiceSettings;
 pub use listen::{InvalidListenUrl, ListenAddress, ListenUrl};
 pub use server::{Server, ServerOptions, StartError};
 pub use tls::{TlsError, TlsFiles};
+pub use tls_settings::{
+    ClientCertificates, InvalidTlsSetting, ServerTls, TlsVersion, TlsVersions, cipher_suites,
+    parse_cipher_suites,
+};

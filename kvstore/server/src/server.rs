@@ -11,9 +11,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -28,8 +28,11 @@ use crate::compaction::compact_periodically;
 use crate::engine::{Engine, EngineOptions, OpenError, ShutdownError};
 use crate::grpc::{Service, ServiceSettings, message_too_large, routes};
 use crate::leader::watch_leader;
+use crate::listen::{ListenAddress, ListenUrl};
 use crate::quota::Quota;
-use crate::tls::{TlsError, TlsFiles, TlsSource};
+use crate::tls::{TlsError, TlsSource};
+use crate::tls_settings::ServerTls;
+use crate::transport::Listener;
 
 /// An idle client is asked whether it lives after this time, and has as long to answer as the second says. etcd's values.
 const PING_INTERVAL: Duration = Duration::from_hours(2);
@@ -47,12 +50,12 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 pub struct ServerOptions {
     /// The store behind it.
     pub engine: EngineOptions,
-    /// Where it listens.
-    pub listen: SocketAddr,
+    /// Where it listens for clients.
+    pub listen: Vec<ListenUrl>,
     /// The URLs by which clients reach it, told to those who ask for the members.
     pub advertise: Vec<String>,
-    /// TLS with client certificates; `None` is plain and for loopback.
-    pub tls: Option<TlsFiles>,
+    /// How those come in whose URL has TLS; `None` will do where none has.
+    pub tls: Option<ServerTls>,
     /// Who may read and write which keys. A change counts from the next request on, and for running watches too.
     pub access: watch::Receiver<AccessRules>,
 }
@@ -61,12 +64,21 @@ pub struct ServerOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// It cannot listen.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {url}")]
     Listen {
         /// Where.
-        address: SocketAddr,
+        url: ListenUrl,
         /// The kernel's answer.
         source: io::Error,
+    },
+    /// It is told of nowhere to listen.
+    #[error("there is no URL to listen on for clients: give one")]
+    NowhereToListen,
+    /// A URL has TLS, and there are no files for it.
+    #[error("{url} needs a certificate and its key: give both, or listen without TLS")]
+    NoCertificate {
+        /// The URL.
+        url: ListenUrl,
     },
     /// The files of TLS cannot be used.
     #[error("TLS cannot be set up")]
@@ -80,7 +92,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Server {
     engine: Engine,
-    address: SocketAddr,
+    bound: Vec<ListenUrl>,
     tasks: JoinSet<()>,
     stop: DropGuard,
     cut: DropGuard,
@@ -101,13 +113,8 @@ impl Server {
     /// [`StartError`].
     pub async fn start_with(options: ServerOptions, settings: ServiceSettings) -> Result<Self, StartError> {
         let ServerOptions { engine, listen, advertise, tls, access } = options;
-        let tls = tls.map(TlsSource::new).transpose()?;
-        let failed = |source| StartError::Listen { address: listen, source };
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        if tls.is_none() && !address.ip().is_loopback() {
-            warn!(%address, "the store is served without TLS beyond this machine: anyone may read and write it");
-        }
+        let tls = tls.map(TlsSource::new).transpose()?.map(Arc::new);
+        let listeners = bind_all(&listen, tls.as_ref())?;
         let election_timeout = engine.election_timeout;
         let engine = Engine::open(engine).await?;
 
@@ -127,7 +134,13 @@ impl Server {
         let mut tasks = JoinSet::new();
         let (ready, connections) = mpsc::channel(READY_CONNECTIONS);
         let quota = Quota::new(settings.max_connections);
-        tasks.spawn(accept_loop(listener, tls, quota, ready, stop.clone(), cut.clone()));
+        let mut bound = Vec::with_capacity(listeners.len());
+        for (url, listener, tls) in listeners {
+            info!(%url, "the store is served");
+            bound.push(url);
+            tasks.spawn(accept_loop(listener, tls, quota.clone(), ready.clone(), stop.clone(), cut.clone()));
+        }
+        drop(ready);
         let watch_stop = stop.clone();
         tasks.spawn(async move {
             watch_stop.run_until_cancelled(watch_leader(has_leader, election_timeout, is_lost)).await;
@@ -156,13 +169,20 @@ impl Server {
                 warn!(%error, "the store is no longer served");
             }
         });
-        info!(%address, "the store is served");
-        Ok(Self { engine, address, tasks, stop: stop.drop_guard(), cut: cut.drop_guard() })
+        Ok(Self { engine, bound, tasks, stop: stop.drop_guard(), cut: cut.drop_guard() })
     }
 
-    /// Where it listens.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    /// Where it listens, with the ports that the kernel chose.
+    pub fn listens_on(&self) -> &[ListenUrl] {
+        &self.bound
+    }
+
+    /// The first port that it listens on; `None` if it only has sockets in the file system.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.bound.iter().find_map(|url| match &url.address {
+            ListenAddress::Tcp(address) => Some(*address),
+            ListenAddress::Unix(_) => None,
+        })
     }
 
     /// The store behind it.
@@ -189,6 +209,32 @@ impl Server {
         tasks.shutdown().await;
         engine.shutdown().await
     }
+}
+
+/// A listener, with where it is and what those who come have to show.
+type Bound = (ListenUrl, Listener, Option<Arc<TlsSource>>);
+
+fn bind_all(urls: &[ListenUrl], tls: Option<&Arc<TlsSource>>) -> Result<Vec<Bound>, StartError> {
+    if urls.is_empty() {
+        return Err(StartError::NowhereToListen);
+    }
+    let bind = |url: &ListenUrl| {
+        let tls = match (url.tls, tls) {
+            (false, _) => None,
+            (true, Some(tls)) => Some(Arc::clone(tls)),
+            (true, None) => return Err(StartError::NoCertificate { url: url.clone() }),
+        };
+        let failed = |source| StartError::Listen { url: url.clone(), source };
+        let listener = Listener::bind(&url.address).map_err(failed)?;
+        let address = listener.address().map_err(failed)?;
+        let is_open = matches!(&address, ListenAddress::Tcp(address) if !address.ip().is_loopback());
+        let url = ListenUrl { tls: url.tls, address };
+        if tls.is_none() && is_open {
+            warn!(%url, "the store is served without TLS beyond this machine: anyone may read and write it");
+        }
+        Ok((url, listener, tls))
+    };
+    urls.iter().map(bind).collect()
 }
 
 /// The shortest time that a lease lives: a new leader has to be there before the first one can run out, as in etcd.

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Invariants:
-//! - A client gets in with a certificate of the configured CA and no other; every connection shows it anew, none resumes
-//!   an earlier session.
+//! - Where certificates are asked for, a client gets in with one of the configured CA and no other; every connection
+//!   shows it anew, none resumes an earlier session.
 //! - What is on disk counts: a handshake with files that do not fit together fails, rather than going on with old ones.
 
 use std::fs;
@@ -14,14 +14,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// The files that make the store's end of TLS. They are read again for each handshake, so that replacing them needs no
-/// restart.
+use crate::tls_settings::{ClientCertificates, ServerTls};
+
+/// The files of an end of TLS that shows a certificate and wants one. They are read again for each handshake, so that
+/// replacing them needs no restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The CA whose client certificates are let in, PEM.
@@ -74,14 +78,15 @@ pub enum TlsError {
 /// The configuration as the files have it.
 #[derive(Debug)]
 pub(crate) struct TlsSource {
-    files: TlsFiles,
+    settings: ServerTls,
     /// What was made of which contents.
     latest: Mutex<Option<(Contents, Arc<ServerConfig>)>>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
 struct Contents {
-    ca: Vec<u8>,
+    ca: Option<Vec<u8>>,
+    revoked: Option<Vec<u8>>,
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
@@ -93,25 +98,40 @@ impl std::fmt::Debug for Contents {
 }
 
 impl TlsSource {
-    /// The configuration that `files` hold now.
+    /// The configuration that the files of `settings` hold now.
     ///
     /// # Errors
     /// [`TlsError`].
-    pub(crate) fn new(files: TlsFiles) -> Result<Self, TlsError> {
-        let source = Self { files, latest: Mutex::new(None) };
+    pub(crate) fn new(settings: ServerTls) -> Result<Self, TlsError> {
+        let source = Self { settings, latest: Mutex::new(None) };
         source.config()?;
         Ok(source)
     }
 
-    /// The configuration that the files hold now. Reads three small files, and thinks only if they have changed.
+    /// Whether the common name of a client's certificate names its user.
+    pub(crate) fn names_user(&self) -> bool {
+        matches!(self.settings.clients, ClientCertificates::Required { names_user: true, .. })
+    }
+
+    /// The configuration that the files hold now. Reads a few small files, and thinks only if they have changed.
     ///
     /// # Errors
     /// [`TlsError`].
     pub(crate) fn config(&self) -> Result<Arc<ServerConfig>, TlsError> {
-        let read =
-            |path: &Path| fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source });
-        let TlsFiles { ca, certificate, key } = &self.files;
-        let contents = Contents { ca: read(ca)?, certificate: read(certificate)?, key: read(key)? };
+        let read = |path: &PathBuf| {
+            fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+        };
+        let ServerTls { certificate, key, clients, .. } = &self.settings;
+        let (ca, revoked) = match clients {
+            ClientCertificates::NotAsked => (None, None),
+            ClientCertificates::Required { ca, revoked, .. } => (Some(ca), revoked.as_ref()),
+        };
+        let contents = Contents {
+            ca: ca.map(read).transpose()?,
+            revoked: revoked.map(read).transpose()?,
+            certificate: read(certificate)?,
+            key: read(key)?,
+        };
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, config)) = &*latest
             && *of == contents
@@ -124,34 +144,66 @@ impl TlsSource {
     }
 
     fn build(&self, contents: &Contents) -> Result<ServerConfig, TlsError> {
-        let TlsFiles { ca, certificate, key } = &self.files;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = RootCertStore::empty();
-        for root in certificates(ca, &contents.ca)? {
-            roots.add(root).map_err(|error| TlsError::Ca { path: ca.clone(), reason: error.to_string() })?;
+        let ServerTls { certificate, key, clients, versions, cipher_suites } = &self.settings;
+        let mut provider = rustls::crypto::ring::default_provider();
+        if !cipher_suites.is_empty() {
+            // As in etcd: the choice is one among those of TLS 1.2, all of TLS 1.3 are good.
+            provider
+                .cipher_suites
+                .retain(|suite| suite.tls13().is_some() || cipher_suites.contains(&suite.suite()));
         }
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .build()
-            .map_err(|error| TlsError::Ca { path: ca.clone(), reason: error.to_string() })?;
+        let provider = Arc::new(provider);
+        let verifier = verifier(clients, contents, &provider)?;
         let chain = certificates(certificate, &contents.certificate)?;
         let private_key = PrivateKeyDer::from_pem_slice(&contents.key)
             .map_err(|_| TlsError::Content { path: key.clone(), wanted: "private key" })?;
+        let pair = |reason| TlsError::Pair { certificate: certificate.clone(), key: key.clone(), reason };
         let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("ring does TLS 1.2 and 1.3")
+            .with_protocol_versions(&versions.supported())
+            .map_err(pair)?
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, private_key)
-            .map_err(|reason| TlsError::Pair {
-                certificate: certificate.clone(),
-                key: key.clone(),
-                reason,
-            })?;
+            .map_err(pair)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         // Who resumes a session shows no certificate, and would outlive its own.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(config)
     }
+}
+
+fn verifier(
+    clients: &ClientCertificates,
+    contents: &Contents,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let ClientCertificates::Required { ca, revoked, .. } = clients else {
+        return Ok(WebPkiClientVerifier::no_client_auth());
+    };
+    let untrusted =
+        |reason: &dyn std::fmt::Display| TlsError::Ca { path: ca.clone(), reason: reason.to_string() };
+    let mut roots = RootCertStore::empty();
+    for root in certificates(ca, contents.ca.as_deref().unwrap_or_default())? {
+        roots.add(root).map_err(|error| untrusted(&error))?;
+    }
+    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    if let (Some(path), Some(list)) = (revoked, &contents.revoked) {
+        let lists = revocation_lists(list)
+            .ok_or_else(|| TlsError::Content { path: path.clone(), wanted: "revocation list" })?;
+        // Of whom the lists say nothing is not revoked, as in etcd.
+        builder =
+            builder.with_crls(lists).allow_unknown_revocation_status().only_check_end_entity_revocation();
+    }
+    builder.build().map_err(|error| untrusted(&error))
+}
+
+/// The lists of a file: one without PEM around it, which is what etcd takes, or any number with.
+fn revocation_lists(bytes: &[u8]) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+    if !bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
+        return (!bytes.is_empty()).then(|| vec![CertificateRevocationListDer::from(bytes.to_vec())]);
+    }
+    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(bytes).collect();
+    found.ok().filter(|found| !found.is_empty())
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {

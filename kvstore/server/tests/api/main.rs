@@ -4,6 +4,7 @@
 
 mod access;
 mod etcdctl;
+mod listen;
 mod ours;
 mod pki;
 mod shutdown;

@@ -24,13 +24,13 @@ async fn streams_are_told_that_the_server_stops_and_writes_are_there_when_it_is_
 
     let options = ServerOptions {
         engine: engine_options(dir.path()),
-        listen: "127.0.0.1:0".parse().unwrap(),
+        listen: vec!["http://127.0.0.1:0".parse().unwrap()],
         advertise: Vec::new(),
         tls: None,
         access: access.subscribe(),
     };
     let server = Server::start(options).await.unwrap();
-    let client = Client::connect(&format!("http://{}", server.local_addr()), "a").await;
+    let client = Client::connect(&format!("http://{}", server.local_addr().unwrap()), "a").await;
     assert_eq!(client.get("a").await.unwrap().mod_revision, revision);
     let again = client.range(client.range_of("a", "b")).await.unwrap().header.unwrap();
     assert_eq!((again.cluster_id, again.member_id), (header.cluster_id, header.member_id));

@@ -1,6 +1,6 @@
 //! A store to test: ours inside of this process, or etcd as a process of its own. Both on loopback.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use landbridge_kvstore_server::engine::EngineOptions;
 use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
 use landbridge_kvstore_server::wal::WalOptions;
-use landbridge_kvstore_server::{AccessRules, Server, ServerOptions, ServiceSettings, TlsFiles};
+use landbridge_kvstore_server::{AccessRules, ListenUrl, Server, ServerOptions, ServiceSettings, TlsFiles};
 use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
 use pb::watch_client::WatchClient;
@@ -228,11 +228,12 @@ impl Ours {
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (access, receiver) = watch::channel(rules);
+        let listen = ListenUrl { tls: tls.is_some(), ..ListenUrl::http("127.0.0.1:0".parse().unwrap()) };
         let options = ServerOptions {
             engine: engine_options(dir.path()),
-            listen: "127.0.0.1:0".parse().unwrap(),
+            listen: vec![listen],
             advertise: vec!["https://store.example:2379".to_owned()],
-            tls,
+            tls: tls.map(Into::into),
             access: receiver,
         };
         let settings = ServiceSettings { progress_interval: PROGRESS_INTERVAL, ..settings };
@@ -241,7 +242,11 @@ impl Ours {
     }
 
     pub(crate) fn endpoint(&self, scheme: &str) -> String {
-        format!("{scheme}://127.0.0.1:{}", self.server.local_addr().port())
+        format!("{scheme}://127.0.0.1:{}", self.address().port())
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.local_addr().unwrap()
     }
 
     pub(crate) async fn stop(self) {

@@ -71,7 +71,7 @@ async fn a_client_that_does_not_shake_hands_holds_up_no_one() {
     for _ in 0..300 {
         let from = TcpSocket::new_v4().unwrap();
         from.bind("127.0.0.2:0".parse().unwrap()).unwrap();
-        silent.push(soon(from.connect(ours.server.local_addr())).await.unwrap());
+        silent.push(soon(from.connect(ours.address())).await.unwrap());
     }
     let in_time = read(&endpoint, client_tls(&ca.pem(), Some(&ca.sign("client"))));
     tokio::time::timeout(Duration::from_secs(5), in_time)
@@ -119,9 +119,9 @@ async fn a_store_without_usable_files_does_not_start() {
     let start = async |tls| {
         let options = landbridge_kvstore_server::ServerOptions {
             engine: crate::store::engine_options(dir.path()),
-            listen: "127.0.0.1:0".parse().unwrap(),
+            listen: vec!["https://127.0.0.1:0".parse().unwrap()],
             advertise: Vec::new(),
-            tls: Some(tls),
+            tls: Some(TlsFiles::into(tls)),
             access: access.clone(),
         };
         landbridge_kvstore_server::Server::start(options).await.map(drop)
