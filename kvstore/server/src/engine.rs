@@ -1,10 +1,10 @@
 //! The replicated store of this member: commands in, agreed on, durable and applied.
 //!
 //! ```text
-//! propose ─► openraft ─► log: memory, and a frame on disk for all that wait ─► committed ─► applied ─► answer
-//!                │                                                                             │
-//!                ├─► other members (to come)                                       store ◄─────┤
-//!                └─► leases that run out ─► LeaseRevoke                            snapshots ◄─┘
+//! propose ─► a batch of all that wait ─► openraft ─► log: memory, and a frame on disk ─► committed ─► applied ─► answer
+//!                                            │                                                            │
+//!                                            ├─► other members (to come)                     store ◄──────┤
+//!                                            └─► leases that run out ─► LeaseRevoke          snapshots ◄──┘
 //! <data_dir>/wal   the log (crate::wal)
 //!           /snap  the last snapshot
 //! ```
@@ -19,6 +19,7 @@
 //! address is in the membership, votes and terms are on disk, and a command proposed elsewhere than at the leader is
 //! refused with the leader's number.
 
+mod batch;
 mod codec;
 mod command;
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod log;
 mod network;
 mod open;
 mod options;
+mod proposals;
 mod snapshot;
 mod state_machine;
 mod types;
@@ -52,10 +54,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use batch::Request;
 use identity::Identity;
 use log::Failure;
+use proposals::Proposals;
 use state_machine::{Shared, Snapshots};
-use types::{Proposal, Raft};
+use types::Raft;
 
 /// A handle of the replicated store; clones are of the same one.
 ///
@@ -66,6 +70,7 @@ pub struct Engine(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     raft: Raft,
+    proposals: Proposals,
     shared: Arc<Shared>,
     snapshots: Snapshots,
     identity: Identity,
@@ -100,14 +105,21 @@ impl Engine {
     ///
     /// # Errors
     /// [`ProposeError`]; [`ProposeError::may_be_carried_out`] tells what is known then.
-    ///
-    /// # Panics
-    /// Never: an entry that holds a command is applied as one.
     pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
-        let proposal = Proposal(Arc::new(command));
-        let written = self.0.raft.client_write(proposal).await;
-        let response = written.map_err(|error| ProposeError::new(error, self.0.identity, &self.0.failure))?;
-        Ok(response.data.expect("the entry of a command is applied as one"))
+        self.propose_as(command, 0).await
+    }
+
+    /// Like [`Self::propose`], for a command that was allowed by the users and roles of a revision: where others are in
+    /// force when it is applied, it is refused. 0 means that it does not depend on them.
+    ///
+    /// # Errors
+    /// As for [`Self::propose`].
+    pub async fn propose_as(&self, command: Command, auth_revision: u64) -> Result<Applied, ProposeError> {
+        let answer = self.0.proposals.propose(Request { command, auth_revision }).await;
+        answer.unwrap_or_else(|| {
+            let failed = self.0.failure.get().cloned();
+            Err(failed.map_or(ProposeError::Stopped, |reason| ProposeError::Io { reason }))
+        })
     }
 
     /// Waits until this member has applied all that was committed when this was called. What is read then is not older

@@ -65,7 +65,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Disk> for Builder {
             current: Arc::default(),
             folder: Folder::default(),
         };
-        let state_machine = StateMachine { shared: Arc::new(Shared::new(state)), snapshots };
+        let state_machine =
+            StateMachine { shared: Arc::new(Shared::new(state, identity.member_id, 1)), snapshots };
         Ok((Disk { dir, log: shared_log, writer }, log, state_machine))
     }
 }

@@ -12,19 +12,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use landbridge_kvstore_store::LeaseId;
 use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::impls::ProgressResponder;
+use openraft::vote::leader_id_std::CommittedLeaderId;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Command;
+use super::batch::Batch;
 use super::state_machine::Shared;
 use super::types::{Proposal, Raft};
 
-/// Leases that are ended at once. They share a write to the disk.
+/// Leases that are ended at once. They share an entry of the log.
 const BATCH_LEN: usize = 256;
 /// How long to wait after something failed.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -42,7 +43,7 @@ pub(super) async fn run(raft: Raft, shared: Arc<Shared>, extension: Duration, st
             shared.start_clock(extension);
             tokio::select! {
                 () = no_longer_leads(&raft, term) => {}
-                () = expire(&raft, &shared) => {}
+                () = expire(&raft, &shared, term) => {}
             }
             shared.stop_clock();
         }
@@ -86,8 +87,8 @@ async fn no_longer_leads(raft: &Raft, term: u64) {
     }
 }
 
-/// Ends leases as they run out.
-async fn expire(raft: &Raft, shared: &Shared) {
+/// Ends leases of a term of this member as they run out.
+async fn expire(raft: &Raft, shared: &Shared, term: u64) {
     loop {
         let looked = shared.with_clock(|clock, now| (clock.expired(now, BATCH_LEN), clock.next_deadline()));
         let Some((expired, next)) = looked else { return };
@@ -104,11 +105,19 @@ async fn expire(raft: &Raft, shared: &Shared) {
             }
             continue;
         }
-        let revokes = expired
-            .iter()
-            .map(|id: &LeaseId| raft.client_write(Proposal(Arc::new(Command::LeaseRevoke { id: *id }))));
-        if let Some(error) = join_all(revokes).await.into_iter().find_map(Result::err) {
-            warn!(error = error.to_string(), "leases that have run out cannot be ended now");
+        // In this term only: whoever leads in another gives leases their full time first.
+        let revokes = expired.into_iter().map(|id| Command::LeaseRevoke { id });
+        let batch = Proposal(Arc::new(Batch::unattended(revokes)));
+        let (responder, written) = ProgressResponder::complete_only();
+        let leader = CommittedLeaderId::from(term);
+        let write = raft.write(batch).with_leader(leader).responder(responder).await;
+        let outcome = match write {
+            Ok(()) => written.await.map_err(|_| "the store has stopped".to_owned()),
+            Err(fatal) => Err(fatal.to_string()),
+        };
+        let outcome = outcome.and_then(|written| written.map_err(|error| error.to_string()));
+        if let Err(error) = outcome {
+            warn!(error, "leases that have run out cannot be ended now");
             sleep(PAUSE).await;
         }
     }

@@ -21,6 +21,7 @@ use super::error::task_failed;
 use super::identity::Identity;
 use super::log::{Failure, LogStore, MemoryLog, Write, Writer, recover};
 use super::network::NoNetwork;
+use super::proposals::{self, Local, Proposals};
 use super::snapshot;
 use super::state_machine::{Folder, Shared, Snapshots, State, StateMachine};
 use super::types::{Member, Raft, SnapshotMeta};
@@ -62,7 +63,7 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
 
     let stop = CancellationToken::new();
     let tracker = TaskTracker::new();
-    let shared = Arc::new(Shared::new(state));
+    let shared = Arc::new(Shared::new(state, identity.member_id, fastrand::u64(..)));
     let snapshots = Snapshots {
         dir: snapshot_dir(&options.data_dir),
         cluster_id: identity.cluster_id,
@@ -80,12 +81,32 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
     let raft = Raft::new(identity.member_id, config, NoNetwork, log, state_machine).await;
     let raft = raft.map_err(|error| OpenError::Failed { reason: task_failed(&error, &failure) })?;
     let keeper = tracker.spawn(keep(raft.clone(), stop.clone()));
+    let (proposals, requests) = Proposals::new();
+    let local = Local { raft: raft.clone(), identity, failure: Arc::clone(&failure) };
+    let proposer = proposals::run(local, Arc::clone(&shared.attendants), requests, stop.clone());
+    let proposer = tracker.spawn(proposer);
     let lessor = leases::run(raft.clone(), Arc::clone(&shared), options.election_timeout, stop.clone());
     let lessor = tracker.spawn(lessor);
 
-    let tasks = Mutex::new(vec![("raft", keeper), ("leases", lessor), ("log writer", writer)]);
-    let inner =
-        Inner { raft, shared, snapshots, identity, options, failure, needed_log_bytes, stop, tracker, tasks };
+    let tasks = Mutex::new(vec![
+        ("raft", keeper),
+        ("proposals", proposer),
+        ("leases", lessor),
+        ("log writer", writer),
+    ]);
+    let inner = Inner {
+        raft,
+        proposals,
+        shared,
+        snapshots,
+        identity,
+        options,
+        failure,
+        needed_log_bytes,
+        stop,
+        tracker,
+        tasks,
+    };
     let engine = Engine(Arc::new(inner));
     if let Err(error) = engine.begin().await {
         // The error that led here says more than one of the end.
@@ -217,7 +238,7 @@ pub(super) fn recover_data(options: &EngineOptions, failure: Failure) -> Result<
     let from = state.last_applied.map_or(0, |last| last.index + 1);
     let upto = log.committed.map_or(0, |committed| committed.index + 1);
     for entry in log.range(from..upto) {
-        state.apply(entry);
+        state.apply(entry, |_, _| {});
     }
     info!(
         frames = recovery.frames.len(),

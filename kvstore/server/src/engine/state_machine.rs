@@ -21,12 +21,14 @@ use landbridge_kvstore_store::{LeaseClock, LeaseId, Store};
 use openraft::storage::{ApplyResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::{Notify, watch};
 
+use super::batch::Request;
+use super::proposals::Attendants;
 use super::snapshot::{self, SnapshotError, SnapshotFile};
 use super::types::{Entry, LogId, Payload, Proposal, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use super::{Applied, Command, Outcome};
 
-/// Entries that are applied under one lock. Readers wait no longer than these take.
-const BATCH_LEN: usize = 512;
+/// Requests that are applied under one lock; a batch is never parted. Readers wait no longer than these take.
+const TURN_LEN: usize = 512;
 
 /// The applied state of a member.
 #[derive(Clone, Debug, Default)]
@@ -37,19 +39,20 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Applies the next entry. Returns what came of its command, if it has one.
-    pub(super) fn apply(&mut self, entry: &Entry) -> Option<Applied> {
+    /// Applies the next entry, and tells what came of each of its requests, in order.
+    pub(super) fn apply(&mut self, entry: &Entry, mut tell: impl FnMut(&Command, Applied)) {
         self.last_applied = Some(entry.log_id);
         match &entry.payload {
-            Payload::Blank => None,
+            Payload::Blank => {}
             Payload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
-                None
             }
-            Payload::Normal(Proposal(command)) => {
-                let outcome = command.apply(&mut self.store);
+            Payload::Normal(Proposal(batch)) => {
                 let term = **entry.log_id.committed_leader_id();
-                Some(Applied { outcome, revision: self.store.revision(), term })
+                for Request { command, auth_revision: _ } in &batch.requests {
+                    let outcome = command.apply(&mut self.store);
+                    tell(command, Applied { outcome, revision: self.store.revision(), term });
+                }
             }
         }
     }
@@ -70,11 +73,15 @@ pub(super) struct Shared {
     pub(super) revisions: watch::Sender<i64>,
     /// The index of the last entry applied. Also sent anew when the clock starts or stops.
     pub(super) applied: watch::Sender<u64>,
+    /// Those who wait for what this member proposed.
+    pub(super) attendants: Arc<Attendants>,
 }
 
 impl Shared {
-    pub(super) fn new(state: State) -> Self {
+    /// The state of a member since a start, which `session` tells from all others.
+    pub(super) fn new(state: State, member: u64, session: u64) -> Self {
         Self {
+            attendants: Arc::new(Attendants::new(member, session)),
             clock: Mutex::new(None),
             clock_changed: Notify::new(),
             revisions: watch::Sender::new(state.store.revision()),
@@ -91,27 +98,38 @@ impl Shared {
         self.clock.lock().expect("nothing that holds it panics")
     }
 
-    /// Applies a batch and tells everyone, those who wait for an answer last.
-    fn apply(&self, batch: &mut Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>) {
-        let mut answers = Vec::with_capacity(batch.len());
+    /// Applies entries and tells everyone, those who wait for an answer last.
+    fn apply(&self, turn: &mut Turn) {
+        let mut answers = Vec::with_capacity(turn.requests);
+        let mut responders = Vec::with_capacity(turn.entries.len());
         let (revision, index);
         {
             let mut state = self.state.write().expect("the only writer has not panicked");
-            for (entry, responder) in batch.drain(..) {
-                let applied = state.apply(&entry);
-                if let (Some(Applied { outcome: Ok(outcome), .. }), Payload::Normal(Proposal(command))) =
-                    (&applied, &entry.payload)
-                {
-                    self.set_clock(outcome, command);
-                }
-                answers.extend(responder.map(|responder| (responder, applied)));
+            for (entry, responder) in turn.entries.drain(..) {
+                let attendants = match &entry.payload {
+                    Payload::Normal(Proposal(batch)) => self.attendants.take(batch.origin),
+                    Payload::Blank | Payload::Membership(_) => None,
+                };
+                let mut attendants = attendants.into_iter().flatten();
+                state.apply(&entry, |command, applied| {
+                    if let Ok(outcome) = &applied.outcome {
+                        self.set_clock(outcome, command);
+                    }
+                    answers.extend(attendants.next().map(|answer| (answer, applied)));
+                });
+                responders.extend(responder);
             }
             revision = state.store.revision();
             index = state.last_applied.map_or(0, |last| last.index);
         }
+        turn.requests = 0;
         self.publish(revision, index);
-        for (responder, applied) in answers {
-            responder.send(applied);
+        for (answer, applied) in answers {
+            // Who no longer waits needs no answer.
+            drop(answer.send(Ok(applied)));
+        }
+        for responder in responders {
+            responder.send(());
         }
     }
 
@@ -157,6 +175,24 @@ impl Shared {
 
     pub(super) fn has_lease(&self, id: LeaseId) -> bool {
         self.state().store.lease_ttl_seconds(id).is_some()
+    }
+}
+
+/// Entries that are applied under one lock.
+#[derive(Default)]
+struct Turn {
+    entries: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>,
+    /// At least one for each entry, so that many empty ones do not make it long either.
+    requests: usize,
+}
+
+impl Turn {
+    fn push(&mut self, (entry, responder): (Entry, Option<ApplyResponder<TypeConfig>>)) {
+        self.requests += match &entry.payload {
+            Payload::Normal(Proposal(batch)) => batch.requests.len().max(1),
+            Payload::Blank | Payload::Membership(_) => 1,
+        };
+        self.entries.push((entry, responder));
     }
 }
 
@@ -250,14 +286,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         Entries: Stream<Item = io::Result<(Entry, Option<ApplyResponder<TypeConfig>>)>> + Unpin + Send,
     {
-        let mut batch = Vec::new();
+        let mut turn = Turn::default();
         while let Some(entry) = entries.next().await {
-            batch.push(entry?);
-            if batch.len() >= BATCH_LEN {
-                self.shared.apply(&mut batch);
+            turn.push(entry?);
+            if turn.requests >= TURN_LEN {
+                self.shared.apply(&mut turn);
             }
         }
-        self.shared.apply(&mut batch);
+        self.shared.apply(&mut turn);
         Ok(())
     }
 
@@ -283,6 +319,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let (revision, index) = (state.store.revision(), state.last_applied.map_or(0, |last| last.index));
         *self.shared.state.write().expect("the only writer has not panicked") = state;
         self.shared.publish(revision, index);
+        self.shared.attendants.abandon();
         Ok(())
     }
 

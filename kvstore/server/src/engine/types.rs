@@ -6,16 +6,16 @@ use std::sync::Arc;
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::vote::leader_id_std::CommittedLeaderId;
 
+use super::batch::Batch;
 use super::log::LogStore;
 use super::snapshot::SnapshotFile;
 use super::state_machine::StateMachine;
-use super::{Applied, Command};
 
 openraft::declare_raft_types!(
     /// At most one leader in a term, as in the Raft paper, so that a log ID is a term and an index.
     pub(super) TypeConfig:
         D = Proposal,
-        R = Option<Applied>,
+        R = (),
         NodeId = u64,
         Node = Member,
         Term = u64,
@@ -34,21 +34,13 @@ pub(super) type Snapshot = openraft::Snapshot<CommittedLeaderId<u64>, u64, Membe
 pub(super) type Flushed = openraft::storage::IOFlushed<TypeConfig>;
 pub(super) type LogState = openraft::LogState<TypeConfig>;
 
-/// A command on its way through the log; the copies for log, disk and store are one.
+/// A batch on its way through the log; the copies for log, disk and store are one.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Proposal(pub(super) Arc<Command>);
+pub(super) struct Proposal(pub(super) Arc<Batch>);
 
 impl fmt::Display for Proposal {
-    /// The kind alone: keys and values are not for logs.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match &*self.0 {
-            Command::Put(_) => "put",
-            Command::DeleteRange(_) => "delete range",
-            Command::Txn(_) => "txn",
-            Command::Compact { .. } => "compact",
-            Command::LeaseGrant { .. } => "lease grant",
-            Command::LeaseRevoke { .. } => "lease revoke",
-        })
+        self.0.fmt(formatter)
     }
 }
 

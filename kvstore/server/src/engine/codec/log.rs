@@ -8,6 +8,7 @@ use prost::Message;
 use super::command::{command_from_proto, command_to_proto};
 use super::proto::{self, entry, record};
 use super::{DecodeError, required};
+use crate::engine::batch::{Batch, Origin, Request};
 use crate::engine::identity::Identity;
 use crate::engine::types::{Entry, LogId, Member, Membership, Payload, Proposal, Vote};
 
@@ -100,7 +101,7 @@ pub(in crate::engine) fn decode_frame(mut frame: &[u8]) -> Result<Vec<Record>, D
 fn entry_to_proto(entry: &Entry) -> proto::Entry {
     let payload = match &entry.payload {
         Payload::Blank => entry::Payload::Noop(proto::Noop {}),
-        Payload::Normal(Proposal(command)) => entry::Payload::Command(command_to_proto(command)),
+        Payload::Normal(Proposal(batch)) => entry::Payload::Batch(batch_to_proto(batch)),
         Payload::Membership(membership) => entry::Payload::Membership(membership_to_proto(membership)),
     };
     proto::Entry { log_id: Some(log_id_to_proto(&entry.log_id)), payload: Some(payload) }
@@ -109,10 +110,39 @@ fn entry_to_proto(entry: &Entry) -> proto::Entry {
 fn entry_from_proto(entry: proto::Entry) -> Result<Entry, DecodeError> {
     let payload = match required(entry.payload, "what an entry holds")? {
         entry::Payload::Noop(proto::Noop {}) => Payload::Blank,
-        entry::Payload::Command(command) => Payload::Normal(Proposal(Arc::new(command_from_proto(command)?))),
+        entry::Payload::Command(command) => {
+            Payload::Normal(Proposal(Arc::new(Batch::unattended([command_from_proto(command)?]))))
+        }
+        entry::Payload::Batch(batch) => Payload::Normal(Proposal(Arc::new(batch_from_proto(batch)?))),
         entry::Payload::Membership(membership) => Payload::Membership(membership_from_proto(membership)?),
     };
     Ok(Entry { log_id: log_id_from_proto(required(entry.log_id, "the ID of an entry")?), payload })
+}
+
+/// A batch, as it is in the log and on its way to the leader.
+pub(in crate::engine) fn batch_to_proto(batch: &Batch) -> proto::Batch {
+    let Batch { origin: Origin { member, session, sequence }, requests } = batch;
+    let request = |Request { command, auth_revision }: &Request| proto::Request {
+        command: Some(command_to_proto(command)),
+        auth_revision: *auth_revision,
+    };
+    proto::Batch {
+        member: *member,
+        session: *session,
+        sequence: *sequence,
+        requests: requests.iter().map(request).collect(),
+    }
+}
+
+/// The reverse of [`batch_to_proto`].
+pub(in crate::engine) fn batch_from_proto(batch: proto::Batch) -> Result<Batch, DecodeError> {
+    let proto::Batch { member, session, sequence, requests } = batch;
+    let request = |proto::Request { command, auth_revision }| {
+        let command = command_from_proto(required(command, "the command of a request")?)?;
+        Ok(Request { command, auth_revision })
+    };
+    let requests = requests.into_iter().map(request).collect::<Result<_, DecodeError>>()?;
+    Ok(Batch { origin: Origin { member, session, sequence }, requests })
 }
 
 fn vote_to_proto(vote: &Vote) -> proto::Vote {
@@ -177,6 +207,9 @@ mod tests {
         let members: BTreeMap<u64, Member> = [(u64::MAX, member.clone()), (2, member)].into();
         let membership = Membership::new(vec![[2].into(), [2, u64::MAX].into()], members).unwrap();
         let put = PutRequest { key: "k".into(), value: vec![7; 300].into(), ..PutRequest::default() };
+        let request = Request { command: Command::Put(put), auth_revision: 5 };
+        let origin = Origin { member: u64::MAX, session: 3, sequence: 1 };
+        let batch = Batch { origin, requests: vec![request.clone(), request] };
         let entry =
             |index, payload| Record::Entry(Entry { log_id: LogId::new_term_index(3, index), payload });
         let records = [
@@ -184,7 +217,7 @@ mod tests {
             Record::Vote(Vote::new_committed(3, 2)),
             entry(0, Payload::Blank),
             entry(1, Payload::Membership(membership)),
-            entry(2, Payload::Normal(Proposal(Arc::new(Command::Put(put))))),
+            entry(2, Payload::Normal(Proposal(Arc::new(batch)))),
             Record::TruncateAfter(None),
             Record::TruncateAfter(Some(LogId::new_term_index(3, 1))),
             Record::Purged(LogId::new_term_index(0, 0)),

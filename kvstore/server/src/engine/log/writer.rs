@@ -229,6 +229,7 @@ mod tests {
     use openraft::type_config::TypeConfigExt;
 
     use super::FRAME_BYTES;
+    use crate::engine::batch::Batch;
     use crate::engine::open::{Found, recover_data};
     use crate::engine::types::{Entry, Flushed, LogId, Payload, Proposal, TypeConfig};
     use crate::engine::{Command, EngineOptions, log::Failure};
@@ -236,7 +237,7 @@ mod tests {
     /// An entry that puts a value of so many bytes.
     fn entry(index: u64, len: usize) -> Entry {
         let put = PutRequest { key: "k".into(), value: vec![1; len].into(), ..PutRequest::default() };
-        let payload = Payload::Normal(Proposal(Arc::new(Command::Put(put))));
+        let payload = Payload::Normal(Proposal(Arc::new(Batch::unattended([Command::Put(put)]))));
         Entry { log_id: LogId::new_term_index(1, index), payload }
     }
 
