@@ -30,7 +30,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(folder.join("api.descriptors"), compiler.encode_file_descriptor_set())?;
     let files = compiler.include_source_info(true).open_files(OWN)?.file_descriptor_set();
     // Keys and values are slices of the message they came in, not copies.
-    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        // The store holds keys and values as they are sent.
+        .extern_path(".mvccpb.KeyValue", "crate::grpc::KeyValueMessage")
+        .compile_fds(files)?;
     println!("cargo::rerun-if-changed=proto");
     Ok(())
 }

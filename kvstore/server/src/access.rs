@@ -141,7 +141,7 @@ impl Permissions {
     ///
     /// # Errors
     /// As above.
-    pub fn write_each<'k>(&self, mut keys: impl Iterator<Item = &'k Bytes>) -> Result<(), AccessError> {
+    pub fn write_each<'k>(&self, mut keys: impl Iterator<Item = &'k [u8]>) -> Result<(), AccessError> {
         allowed(match self {
             Self::All => true,
             Self::Granted { write, .. } => keys.all(|key| write.contains(key)),
@@ -152,7 +152,7 @@ impl Permissions {
     ///
     /// # Errors
     /// As above.
-    pub fn read_each<'k>(&self, mut keys: impl Iterator<Item = &'k Bytes>) -> Result<(), AccessError> {
+    pub fn read_each<'k>(&self, mut keys: impl Iterator<Item = &'k [u8]>) -> Result<(), AccessError> {
         allowed(match self {
             Self::All => true,
             Self::Granted { read, .. } => keys.all(|key| read.contains(key)),
@@ -214,13 +214,13 @@ impl Cover {
         })
     }
 
-    fn contains(&self, key: &Bytes) -> bool {
-        self.before(key).is_some_and(|interval| interval.end.as_ref().is_none_or(|end| key < end))
+    fn contains(&self, key: &[u8]) -> bool {
+        self.before(key).is_some_and(|interval| interval.end.as_ref().is_none_or(|end| key < &**end))
     }
 
     /// The last interval that begins at `key` or before.
-    fn before(&self, key: &Bytes) -> Option<&Interval> {
-        self.0[..self.0.partition_point(|interval| interval.start <= *key)].last()
+    fn before(&self, key: &[u8]) -> Option<&Interval> {
+        self.0[..self.0.partition_point(|interval| *interval.start <= *key)].last()
     }
 }
 

@@ -14,6 +14,7 @@ mod auth;
 mod cluster;
 mod convert;
 mod election;
+mod key_value;
 mod kv;
 mod lease;
 mod lock;
@@ -24,6 +25,7 @@ mod service;
 mod status;
 mod watch;
 
+pub use key_value::KeyValueMessage;
 pub use service::ServiceSettings;
 pub(crate) use service::{Peer, Service, routes};
 pub(crate) use status::message_too_large;
@@ -43,6 +45,7 @@ pub mod proto {
     }
     /// Keys and events.
     pub mod mvccpb {
+        pub use super::super::KeyValueMessage as KeyValue;
         tonic::include_proto!("mvccpb");
     }
     /// Locks.

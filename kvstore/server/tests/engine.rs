@@ -77,7 +77,7 @@ fn parts(engine: &Engine) -> Vec<StorePart> {
 
 fn value(store: &Store, key: &str) -> Option<Bytes> {
     let range = KeyRange::Single(Bytes::copy_from_slice(key.as_bytes()));
-    store.range(&RangeRequest::new(range)).unwrap().kvs.first().map(|kv| kv.value.clone())
+    store.range(&RangeRequest::new(range)).unwrap().kvs.first().map(|kv| Bytes::copy_from_slice(kv.value()))
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {

@@ -10,12 +10,11 @@
 //! - A value that keys and history share in one is shared in the other.
 
 use std::iter;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::history::History;
-use crate::versions::{Version, Versions};
+use crate::versions::Versions;
 use crate::{Event, KeyValue, LeaseId, Store};
 
 /// A piece of a store. They come in the order of the variants.
@@ -77,19 +76,14 @@ impl Store {
         let leases = self.leases.ids().filter_map(|id| {
             self.leases.ttl_seconds(id).map(|ttl_seconds| StorePart::Lease { id, ttl_seconds })
         });
-        let versions = self.keys.iter().flat_map(|(key, versions)| {
-            versions.iter().map(move |version| {
-                StorePart::Version(match version {
-                    Version::Put(kv) => Event::Put(Arc::clone(kv)),
-                    Version::Tombstone { revision } => {
-                        Event::Delete { key: key.clone(), revision: *revision }
-                    }
-                })
-            })
+        let versions = self.keys.values().flat_map(|versions| {
+            versions.iter().map(|version| StorePart::Version(Event::of(version.clone())))
         });
-        let changes = (oldest..).zip(self.history.since(oldest)).map(|(revision, events)| {
-            StorePart::Changes { revision, keys: events.iter().map(|event| event.key().clone()).collect() }
-        });
+        let changes =
+            (oldest..).zip(self.history.since(oldest)).map(|(revision, events)| StorePart::Changes {
+                revision,
+                keys: events.iter().map(|event| Bytes::copy_from_slice(event.key())).collect(),
+            });
         iter::once(beginning).chain(leases).chain(versions).chain(changes)
     }
 }
@@ -129,7 +123,7 @@ impl StoreBuilder {
                 }
                 store.leases.grant(id, ttl_seconds).map_err(|_| BuildError::OutOfOrder)
             }
-            StorePart::Version(event) if !self.in_history => self.add_version(event),
+            StorePart::Version(event) if !self.in_history => self.add_version(&event),
             StorePart::Version(_) => Err(BuildError::OutOfOrder),
             StorePart::Changes { revision, keys } => {
                 self.finish_key()?;
@@ -147,23 +141,16 @@ impl StoreBuilder {
         self.store.ok_or(BuildError::Beginning)
     }
 
-    fn add_version(&mut self, event: Event) -> Result<(), BuildError> {
+    fn add_version(&mut self, event: &Event) -> Result<(), BuildError> {
         if self.last.as_ref().is_some_and(|(key, _)| key != event.key()) {
             self.finish_key()?;
         }
-        let (key, versions) = self.last.get_or_insert_with(|| (event.key().clone(), Versions::default()));
-        if versions.iter().next_back().is_some_and(|last| last.revision() >= event.revision()) {
+        let (_, versions) =
+            self.last.get_or_insert_with(|| (Bytes::copy_from_slice(event.key()), Versions::default()));
+        if versions.iter().next_back().is_some_and(|last| last.mod_revision() >= event.revision()) {
             return Err(BuildError::OutOfOrder);
         }
-        versions.push(match event {
-            // One copy of the key serves all its versions.
-            Event::Put(kv) => {
-                let mut kv = Arc::unwrap_or_clone(kv);
-                kv.key = key.clone();
-                Version::Put(Arc::new(kv))
-            }
-            Event::Delete { revision, .. } => Version::Tombstone { revision },
-        });
+        versions.push(event.key_value().clone());
         Ok(())
     }
 
@@ -173,7 +160,7 @@ impl StoreBuilder {
         if store.keys.last_key_value().is_some_and(|(last, _)| *last >= key) {
             return Err(BuildError::OutOfOrder);
         }
-        if let Some(lease) = versions.current().and_then(|kv| kv.lease) {
+        if let Some(lease) = versions.current().and_then(KeyValue::lease) {
             if !store.leases.exists(lease) {
                 return Err(BuildError::UnknownLease { lease: lease.get() });
             }
@@ -190,12 +177,8 @@ impl StoreBuilder {
             return Err(BuildError::OutOfOrder);
         }
         let event = |key: &Bytes| {
-            let (key, versions) = store.keys.get_key_value(key)?;
-            let version = versions.of(revision)?;
-            Some(match version {
-                Version::Put(kv) => Event::Put(Arc::<KeyValue>::clone(kv)),
-                Version::Tombstone { revision } => Event::Delete { key: key.clone(), revision: *revision },
-            })
+            let version = store.keys.get(key)?.of(revision)?;
+            Some(Event::of(version.clone()))
         };
         let events: Option<Vec<Event>> = keys.iter().map(event).collect();
         store.history.push(events.ok_or(BuildError::UnknownVersion { revision })?);
@@ -243,17 +226,15 @@ mod tests {
             assert!(copy.parts().eq(store.parts()), "{copy:?}");
             assert_eq!((copy.revision(), copy.compacted_revision()), (6, store.compacted_revision()));
             let seven = LeaseId::new(7).unwrap();
-            assert!(copy.lease_keys(seven).eq(["a", "b"]), "{copy:?}");
+            assert!(copy.lease_keys(seven).eq([b"a", b"b"]), "{copy:?}");
         }
     }
 
     #[test]
     fn a_value_that_was_shared_is_shared_again() {
         let copy = built(store().parts()).unwrap();
-        let Some(Event::Put(event)) = copy.history.since(3).next().map(|events| events[0].clone()) else {
-            panic!("{copy:?}")
-        };
-        assert!(Arc::ptr_eq(&event, copy.current(b"a").unwrap()));
+        let events = copy.history.since(3).next().unwrap();
+        assert!(events[0].key_value().is_same(copy.current(b"a").unwrap()), "{copy:?}");
     }
 
     #[test]

@@ -3,47 +3,41 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::KeyValue;
 
-/// One change of one key.
+/// One change of one key: a version of it, which it shares with the index. As cheap to clone as that.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The key was put; it came to be if its create and mod revisions are equal.
-    Put(Arc<KeyValue>),
-    /// The key was deleted.
-    Delete {
-        /// The key.
-        key: Bytes,
-        /// When.
-        revision: i64,
-    },
-}
+pub struct Event(KeyValue);
 
 impl Event {
-    /// The key that changed.
-    pub fn key(&self) -> &Bytes {
-        match self {
-            Self::Put(kv) => &kv.key,
-            Self::Delete { key, .. } => key,
-        }
+    /// The change that made this version.
+    pub fn of(version: KeyValue) -> Self {
+        Self(version)
     }
 
-    /// The length of the value that was put.
-    pub(crate) fn value_len(&self) -> usize {
-        match self {
-            Self::Put(kv) => kv.value.len(),
-            Self::Delete { .. } => 0,
-        }
+    /// What was put, or nothing if the key was deleted. It came to be if its create and mod revisions are equal.
+    pub fn put(&self) -> Option<&KeyValue> {
+        if self.is_deletion() { None } else { Some(&self.0) }
+    }
+
+    /// Whether the key was deleted.
+    pub fn is_deletion(&self) -> bool {
+        self.0.is_deletion()
+    }
+
+    /// What etcd's API tells of the key in an event: all of it if it was put; of a deletion, the key and when.
+    pub fn key_value(&self) -> &KeyValue {
+        &self.0
+    }
+
+    /// The key that changed.
+    pub fn key(&self) -> &[u8] {
+        self.0.key()
     }
 
     /// The revision it changed at.
     pub fn revision(&self) -> i64 {
-        match self {
-            Self::Put(kv) => kv.mod_revision,
-            Self::Delete { revision, .. } => *revision,
-        }
+        self.0.mod_revision()
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::StoreError;
 
 /// Names a lease: any number but 0, which means "none" in etcd's API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseId(NonZeroI64);
 
 /// 0 names no lease.
@@ -67,12 +67,12 @@ impl Leases {
         self.0.get(&id).map(|lease| lease.ttl_seconds)
     }
 
-    pub(crate) fn keys(&self, id: LeaseId) -> impl Iterator<Item = &Bytes> {
-        self.0.get(&id).into_iter().flat_map(|lease| &lease.keys)
+    pub(crate) fn keys(&self, id: LeaseId) -> impl Iterator<Item = &[u8]> {
+        self.0.get(&id).into_iter().flat_map(|lease| &lease.keys).map(|key| &**key)
     }
 
     /// Moves a key from one lease to another. Costs a set operation each, however many keys they have.
-    pub(crate) fn reattach(&mut self, key: &Bytes, from: Option<LeaseId>, to: Option<LeaseId>) {
+    pub(crate) fn reattach(&mut self, key: &[u8], from: Option<LeaseId>, to: Option<LeaseId>) {
         if from == to {
             return;
         }
@@ -80,7 +80,7 @@ impl Leases {
             lease.keys.remove(key);
         }
         if let Some(lease) = to.and_then(|id| self.0.get_mut(&id)) {
-            lease.keys.insert(key.clone());
+            lease.keys.insert(Bytes::copy_from_slice(key));
         }
     }
 }

@@ -34,7 +34,7 @@ pub use error::{RangeError, StoreError};
 pub use export::{BuildError, StoreBuilder, StorePart};
 pub use history::{Event, Revisions};
 pub use key_range::KeyRange;
-pub use key_value::KeyValue;
+pub use key_value::{Fields, InvalidKeyValue, KeyValue};
 pub use lease::{InvalidLeaseId, LeaseId};
 pub use lease_clock::{LeaseClock, granted_ttl_seconds};
 pub use range::{RangeRequest, RangeResponse, SortOrder, SortTarget};

@@ -1,7 +1,6 @@
 //! Reading keys.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use crate::{KeyRange, KeyValue, RangeError, Store, StoreError};
 
@@ -58,7 +57,7 @@ pub enum SortOrder {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeResponse {
     /// The keys; with `keys_only`, whoever sends them leaves the values out.
-    pub kvs: Vec<Arc<KeyValue>>,
+    pub kvs: Vec<KeyValue>,
     /// How many keys the range has at that revision, whatever the limit and the revision bounds.
     pub count: i64,
     /// Whether the limit kept keys back.
@@ -85,8 +84,8 @@ impl RangeRequest {
     fn admits(&self, kv: &KeyValue) -> bool {
         let within =
             |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
-        within(kv.mod_revision, self.min_mod_revision, self.max_mod_revision)
-            && within(kv.create_revision, self.min_create_revision, self.max_create_revision)
+        within(kv.mod_revision(), self.min_mod_revision, self.max_mod_revision)
+            && within(kv.create_revision(), self.min_create_revision, self.max_create_revision)
     }
 
     /// Whether the first keys in key order are the first of the answer, too.
@@ -104,11 +103,11 @@ impl RangeRequest {
 impl SortTarget {
     fn compare(self, one: &KeyValue, other: &KeyValue) -> Ordering {
         match self {
-            Self::Key => one.key.cmp(&other.key),
-            Self::Version => one.version.cmp(&other.version),
-            Self::CreateRevision => one.create_revision.cmp(&other.create_revision),
-            Self::ModRevision => one.mod_revision.cmp(&other.mod_revision),
-            Self::Value => one.value.cmp(&other.value),
+            Self::Key => one.key().cmp(other.key()),
+            Self::Version => one.version().cmp(&other.version()),
+            Self::CreateRevision => one.create_revision().cmp(&other.create_revision()),
+            Self::ModRevision => one.mod_revision().cmp(&other.mod_revision()),
+            Self::Value => one.value().cmp(other.value()),
         }
     }
 }
@@ -148,12 +147,12 @@ impl Store {
         }
         let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
         if request.keeps_key_order() {
-            let kvs: Vec<Arc<KeyValue>> = there.by_ref().take(limit).cloned().collect();
+            let kvs: Vec<KeyValue> = there.by_ref().take(limit).cloned().collect();
             let left = there.count();
             return RangeResponse { count: counted(kvs.len() + left), more: left > 0, kvs };
         }
         let mut count = 0;
-        let mut kvs: Vec<Arc<KeyValue>> =
+        let mut kvs: Vec<KeyValue> =
             there.inspect(|_| count += 1).filter(|kv| request.admits(kv)).cloned().collect();
         if let Some((target, order)) = request.sort {
             kvs.sort_by(|one, other| match order {

@@ -1,14 +1,13 @@
 //! The store: its state, and what single writes do to it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::history::{Event, History, Revisions};
 use crate::lease::{LeaseId, Leases};
-use crate::versions::{Version, Versions};
-use crate::{KeyRange, KeyValue, StoreError};
+use crate::versions::Versions;
+use crate::{Fields, KeyRange, KeyValue, StoreError};
 
 /// Keys with their versions, leases and the history of changes.
 ///
@@ -43,7 +42,7 @@ pub struct PutRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PutResponse {
     /// The key as it was before, if it was asked for and existed.
-    pub prev_kv: Option<Arc<KeyValue>>,
+    pub prev_kv: Option<KeyValue>,
 }
 
 /// Deletes keys.
@@ -61,7 +60,7 @@ pub struct DeleteResponse {
     /// How many keys there were.
     pub deleted: i64,
     /// The keys as they were before, if that was asked for.
-    pub prev_kvs: Vec<Arc<KeyValue>>,
+    pub prev_kvs: Vec<KeyValue>,
 }
 
 impl Default for Store {
@@ -132,7 +131,7 @@ impl Store {
         let keys = self.leases.revoke(id)?;
         let mut write = Write::new(self);
         for key in keys {
-            write.delete_key(key);
+            write.delete_key(&key);
         }
         write.commit();
         Ok(())
@@ -149,12 +148,12 @@ impl Store {
     }
 
     /// The keys of a lease in order; none if it does not exist.
-    pub fn lease_keys(&self, id: LeaseId) -> impl Iterator<Item = &Bytes> {
+    pub fn lease_keys(&self, id: LeaseId) -> impl Iterator<Item = &[u8]> {
         self.leases.keys(id)
     }
 
     /// The key as it is now.
-    pub(crate) fn current(&self, key: &[u8]) -> Option<&Arc<KeyValue>> {
+    pub(crate) fn current(&self, key: &[u8]) -> Option<&KeyValue> {
         self.keys.get(key).and_then(Versions::current)
     }
 
@@ -220,34 +219,33 @@ impl<'a> Write<'a> {
 
     pub(crate) fn put(&mut self, request: &PutRequest) -> PutResponse {
         let previous = self.store.current(&request.key).cloned();
-        let kept = previous.as_deref();
+        let kept = previous.as_ref().map(KeyValue::fields);
         let lease = if request.ignore_lease { kept.and_then(|kv| kv.lease) } else { request.lease };
-        let value = kept.filter(|_| request.ignore_value).map_or(&request.value, |kv| &kv.value);
-        let kv = Arc::new(KeyValue {
-            // One copy of the key serves all its versions and the map.
-            key: kept.map_or(&request.key, |kv| &kv.key).clone(),
-            value: value.clone(),
+        let fields = Fields {
+            key: &request.key,
             create_revision: kept.map_or(self.revision, |kv| kv.create_revision),
             mod_revision: self.revision,
             version: kept.map_or(0, |kv| kv.version) + 1,
+            value: kept.filter(|_| request.ignore_value).map_or(&request.value, |kv| kv.value),
             lease,
-        });
-        self.store.leases.reattach(&kv.key, kept.and_then(|kv| kv.lease), lease);
-        self.store.keys.entry(kv.key.clone()).or_default().push(Version::Put(Arc::clone(&kv)));
-        self.events.push(Event::Put(kv));
+        };
+        let kv = KeyValue::with_sub_revision(&fields, self.sub_revision());
+        self.store.leases.reattach(&request.key, kept.and_then(|kv| kv.lease), lease);
+        self.store.keys.entry(request.key.clone()).or_default().push(kv.clone());
+        self.events.push(Event::of(kv));
         PutResponse { prev_kv: previous.filter(|_| request.prev_kv) }
     }
 
     pub(crate) fn delete(&mut self, request: &DeleteRequest) -> DeleteResponse {
         let Some(bounds) = request.range.bounds() else { return DeleteResponse::default() };
-        let there: Vec<Arc<KeyValue>> = self
+        let there: Vec<KeyValue> = self
             .store
             .keys
             .range::<[u8], _>(bounds)
             .filter_map(|(_, versions)| versions.current().cloned())
             .collect();
         for kv in &there {
-            self.delete_key(kv.key.clone());
+            self.delete_key(kv.key());
         }
         DeleteResponse {
             deleted: i64::try_from(there.len()).expect("memory ends before the numbers do"),
@@ -256,13 +254,18 @@ impl<'a> Write<'a> {
     }
 
     /// Deletes a key that exists.
-    fn delete_key(&mut self, key: Bytes) {
-        let revision = self.revision;
-        let versions = self.store.keys.entry(key.clone()).or_default();
-        let lease = versions.current().and_then(|kv| kv.lease);
-        versions.push(Version::Tombstone { revision });
-        self.store.leases.reattach(&key, lease, None);
-        self.events.push(Event::Delete { key, revision });
+    fn delete_key(&mut self, key: &[u8]) {
+        let deletion = KeyValue::deletion(key, self.revision, self.sub_revision());
+        let Some(versions) = self.store.keys.get_mut(key) else { return };
+        let lease = versions.current().and_then(KeyValue::lease);
+        versions.push(deletion.clone());
+        self.store.leases.reattach(key, lease, None);
+        self.events.push(Event::of(deletion));
+    }
+
+    /// The number of the next change.
+    fn sub_revision(&self) -> u32 {
+        u32::try_from(self.events.len()).expect("memory ends before the numbers do")
     }
 
     /// Makes the changes, if there are any, the next revision of the store.

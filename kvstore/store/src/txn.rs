@@ -4,7 +4,6 @@
 //! needs of the state. All compares see the state before; an operation sees what those before it in its branch did.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -209,15 +208,15 @@ impl TxnRequest {
 }
 
 impl Compare {
-    fn holds_for(&self, kv: Option<&Arc<KeyValue>>) -> bool {
-        let number = |of: fn(&KeyValue) -> i64| kv.map_or(0, |kv| of(kv));
+    fn holds_for(&self, kv: Option<&KeyValue>) -> bool {
+        let number = |of: fn(&KeyValue) -> i64| kv.map_or(0, of);
         let ordering = match &self.target {
-            CompareTarget::Version(given) => number(|kv| kv.version).cmp(given),
-            CompareTarget::CreateRevision(given) => number(|kv| kv.create_revision).cmp(given),
-            CompareTarget::ModRevision(given) => number(|kv| kv.mod_revision).cmp(given),
-            CompareTarget::Lease(given) => number(|kv| kv.lease.map_or(0, LeaseId::get)).cmp(given),
+            CompareTarget::Version(given) => number(KeyValue::version).cmp(given),
+            CompareTarget::CreateRevision(given) => number(KeyValue::create_revision).cmp(given),
+            CompareTarget::ModRevision(given) => number(KeyValue::mod_revision).cmp(given),
+            CompareTarget::Lease(given) => number(|kv| kv.lease().map_or(0, LeaseId::get)).cmp(given),
             CompareTarget::Value(given) => match kv {
-                Some(kv) => kv.value.cmp(given),
+                Some(kv) => kv.value().cmp(given),
                 None => return false,
             },
         };

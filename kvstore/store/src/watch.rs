@@ -3,8 +3,6 @@
 //! A watcher holds no queue. However slow its reader is, what it has not read is in the history, until a compaction
 //! takes that away and the watcher is told so.
 
-use std::sync::Arc;
-
 use crate::{Event, KeyRange, KeyValue, Store};
 
 /// Revisions looked at in one step, so that a watcher far behind does not keep others waiting.
@@ -52,7 +50,7 @@ pub enum WatchStep {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchBatch {
     /// The changes, each with the key as it was before if that was asked for and is not forgotten.
-    pub events: Vec<(Event, Option<Arc<KeyValue>>)>,
+    pub events: Vec<(Event, Option<KeyValue>)>,
     /// Everything up to and including this revision was given to the watcher, so that it may resume after it.
     pub revision: i64,
 }
@@ -86,8 +84,8 @@ impl Watcher {
             seen += 1;
             for event in changes.iter().filter(|event| self.wants(event)) {
                 let previous = self.previous(store, event);
-                bytes +=
-                    event.key().len() + event.value_len() + previous.as_ref().map_or(0, |kv| kv.value.len());
+                bytes += event.key_value().encoded().len();
+                bytes += previous.as_ref().map_or(0, |kv| kv.encoded().len());
                 events.push((event.clone(), previous));
             }
             if bytes >= BYTES_PER_STEP {
@@ -103,14 +101,11 @@ impl Watcher {
     }
 
     fn wants(&self, event: &Event) -> bool {
-        let filtered = match event {
-            Event::Put(_) => self.filter.no_put,
-            Event::Delete { .. } => self.filter.no_delete,
-        };
+        let filtered = if event.is_deletion() { self.filter.no_delete } else { self.filter.no_put };
         !filtered && self.range.contains(event.key())
     }
 
-    fn previous(&self, store: &Store, event: &Event) -> Option<Arc<KeyValue>> {
+    fn previous(&self, store: &Store, event: &Event) -> Option<KeyValue> {
         let before = event.revision() - 1;
         // What is before the compacted revision may be there by chance, and on another member not.
         if !self.prev_kv || before < store.compacted_revision() {

@@ -3,17 +3,20 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use landbridge_kvstore_store::{
-    Compare, CompareOperator, CompareTarget, DeleteRequest, Event, KeyRange, KeyValue, LeaseId, Op,
+    Compare, CompareOperator, CompareTarget, DeleteRequest, Event, Fields, KeyRange, KeyValue, LeaseId, Op,
     PutRequest, RangeError, RangeRequest, Store, StoreBuilder, StoreError, TxnLimits, TxnRequest,
     WatchFilter, WatchStep, Watcher,
 };
 use proptest::prelude::*;
 
 type Keys = BTreeMap<Bytes, KeyValue>;
+
+fn own(key: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(key)
+}
 
 /// All keys of every revision, the first being revision 1.
 #[derive(Debug)]
@@ -33,15 +36,15 @@ impl Model {
 
     fn put(keys: &mut Keys, revision: i64, key: &Bytes, value: &Bytes, lease: Option<LeaseId>) {
         let before = keys.get(key).cloned();
-        let kv = KeyValue {
-            key: key.clone(),
-            value: value.clone(),
-            create_revision: before.as_ref().map_or(revision, |kv| kv.create_revision),
+        let fields = Fields {
+            key,
+            value,
+            create_revision: before.as_ref().map_or(revision, KeyValue::create_revision),
             mod_revision: revision,
-            version: before.map_or(0, |kv| kv.version) + 1,
+            version: before.as_ref().map_or(0, KeyValue::version) + 1,
             lease,
         };
-        keys.insert(key.clone(), kv);
+        keys.insert(key.clone(), KeyValue::new(&fields));
     }
 
     /// Carries out an operation on keys that will be the next revision; whether it changed any.
@@ -72,8 +75,8 @@ impl Model {
         let (before, after) = (&self.revisions[index - 1], &self.revisions[index]);
         let put = after
             .values()
-            .filter(|kv| kv.mod_revision == revision)
-            .map(|kv| (kv.key.clone(), Some(kv.clone())));
+            .filter(|kv| kv.mod_revision() == revision)
+            .map(|kv| (own(kv.key()), Some(kv.clone())));
         let deleted = before.keys().filter(|key| !after.contains_key(*key)).map(|key| (key.clone(), None));
         put.chain(deleted).collect()
     }
@@ -156,9 +159,9 @@ fn take(store: &mut Store, model: &mut Model, step: &Step) {
                 Op::Put(put) => store.put(put).map(drop),
                 Op::Delete(delete) => store.delete(delete).map(|response| {
                     let there: Vec<&KeyValue> =
-                        model.current().values().filter(|kv| delete.range.contains(&kv.key)).collect();
+                        model.current().values().filter(|kv| delete.range.contains(kv.key())).collect();
                     assert_eq!(response.deleted, i64::try_from(there.len()).unwrap());
-                    assert!(response.prev_kvs.iter().map(|kv| &**kv).eq(there));
+                    assert!(response.prev_kvs.iter().eq(there));
                 }),
                 Op::Range(_) | Op::Txn(_) => unreachable!("not generated"),
             };
@@ -175,8 +178,8 @@ fn take(store: &mut Store, model: &mut Model, step: &Step) {
                 let mut versions: Vec<i64> = model
                     .current()
                     .values()
-                    .filter(|kv| compare.range.contains(&kv.key))
-                    .map(|kv| kv.version)
+                    .filter(|kv| compare.range.contains(kv.key()))
+                    .map(KeyValue::version)
                     .collect();
                 if versions.is_empty() {
                     versions.push(0);
@@ -221,7 +224,7 @@ fn take(store: &mut Store, model: &mut Model, step: &Step) {
                 if exists { Ok(()) } else { Err(StoreError::LeaseNotFound) }
             );
             let mut keys = model.current().clone();
-            keys.retain(|_, kv| kv.lease != Some(*lease));
+            keys.retain(|_, kv| kv.lease() != Some(*lease));
             let changed = keys.len() < model.current().len();
             model.commit(keys, changed);
         }
@@ -235,7 +238,7 @@ fn take(store: &mut Store, model: &mut Model, step: &Step) {
     assert_eq!(store.revision(), model.revision());
 }
 
-fn read(store: &Store, revision: i64) -> Result<Vec<Arc<KeyValue>>, StoreError> {
+fn read(store: &Store, revision: i64) -> Result<Vec<KeyValue>, StoreError> {
     let range = KeyRange::From(Bytes::from_static(b"\0"));
     store.range(&RangeRequest { revision, ..RangeRequest::new(range) }).map(|response| response.kvs)
 }
@@ -244,7 +247,7 @@ fn read(store: &Store, revision: i64) -> Result<Vec<Arc<KeyValue>>, StoreError> 
 fn check_reads(store: &Store, model: &Model) {
     for (revision, keys) in (1..).zip(&model.revisions) {
         match read(store, revision) {
-            Ok(kvs) => assert!(kvs.iter().map(|kv| &**kv).eq(keys.values()), "at {revision}"),
+            Ok(kvs) => assert!(kvs.iter().eq(keys.values()), "at {revision}"),
             Err(error) => {
                 assert_eq!(error, StoreError::Range(RangeError::Compacted));
                 assert!(revision < store.compacted_revision());
@@ -253,33 +256,24 @@ fn check_reads(store: &Store, model: &Model) {
     }
     assert_eq!(read(store, model.revision() + 1), Err(StoreError::Range(RangeError::Future)));
     for lease in store.leases() {
-        let keys = model.current().values().filter(|kv| kv.lease == Some(lease)).map(|kv| &kv.key);
+        let keys = model.current().values().filter(|kv| kv.lease() == Some(lease)).map(KeyValue::key);
         assert!(store.lease_keys(lease).eq(keys));
     }
 }
 
 /// What a watcher was given, revision by revision, is what changed; nothing is missing, repeated or out of order.
-fn check_watch(
-    batches: &[(Event, Option<Arc<KeyValue>>)],
-    range: &KeyRange,
-    model: &Model,
-    from: i64,
-    to: i64,
-) {
+fn check_watch(batches: &[(Event, Option<KeyValue>)], range: &KeyRange, model: &Model, from: i64, to: i64) {
     let mut given: BTreeMap<i64, BTreeMap<Bytes, Option<KeyValue>>> = BTreeMap::new();
     let mut last = 0;
     for (event, previous) in batches {
         assert!(event.revision() >= last, "in order");
         last = event.revision();
-        let kv = match event {
-            Event::Put(kv) => Some((**kv).clone()),
-            Event::Delete { .. } => None,
-        };
+        let kv = event.put().cloned();
         let before = &model.revisions[usize::try_from(event.revision()).unwrap() - 2];
         if let Some(previous) = previous {
-            assert_eq!(Some(&**previous), before.get(event.key()));
+            assert_eq!(Some(previous), before.get(event.key()));
         }
-        let repeated = given.entry(event.revision()).or_default().insert(event.key().clone(), kv);
+        let repeated = given.entry(event.revision()).or_default().insert(own(event.key()), kv);
         // A transaction may delete a key twice, but only what is there.
         assert!(repeated.is_none(), "{event:?}");
     }

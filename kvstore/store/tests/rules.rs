@@ -4,9 +4,9 @@
 
 use bytes::Bytes;
 use landbridge_kvstore_store::{
-    Compare, CompareOperator, CompareTarget, DeleteRequest, Event, KeyRange, LeaseId, Op, OpResult,
-    PutRequest, RangeRequest, SortOrder, SortTarget, Store, StoreError, TxnLimits, TxnRequest, WatchFilter,
-    WatchStep, Watcher,
+    Compare, CompareOperator, CompareTarget, DeleteRequest, Event, Fields, KeyRange, KeyValue, LeaseId, Op,
+    OpResult, PutRequest, RangeRequest, SortOrder, SortTarget, Store, StoreError, TxnLimits, TxnRequest,
+    WatchFilter, WatchStep, Watcher,
 };
 
 fn bytes(text: &'static str) -> Bytes {
@@ -35,7 +35,7 @@ fn store_with(keys: &[(&'static str, &'static str)]) -> Store {
 
 fn keys_of(store: &Store, request: &RangeRequest) -> Vec<String> {
     let response = store.range(request).unwrap();
-    response.kvs.iter().map(|kv| String::from_utf8(kv.key.to_vec()).unwrap()).collect()
+    response.kvs.iter().map(|kv| String::from_utf8(kv.key().to_vec()).unwrap()).collect()
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_key_that_comes_back_starts_again() {
     store.delete(&delete("a")).unwrap();
     store.put(&put("a", "z")).unwrap();
     let kv = &store.range(&RangeRequest::new(everything())).unwrap().kvs[0];
-    assert_eq!((kv.version, kv.create_revision, kv.mod_revision), (1, 5, 5));
+    assert_eq!((kv.version(), kv.create_revision(), kv.mod_revision()), (1, 5, 5));
 }
 
 #[test]
@@ -251,9 +251,9 @@ fn a_revoked_lease_deletes_its_keys_at_one_revision_in_their_order() {
     let mut watcher = Watcher::new(&store, everything(), 0, WatchFilter::default(), false);
     store.revoke_lease(lease).unwrap();
     let WatchStep::Events(batch) = watcher.step(&store) else { panic!("no events") };
-    let deleted: Vec<(&Bytes, i64)> =
+    let deleted: Vec<(&[u8], i64)> =
         batch.events.iter().map(|(event, _)| (event.key(), event.revision())).collect();
-    assert_eq!(deleted, [(&bytes("a"), 5), (&bytes("b"), 5), (&bytes("c"), 5)]);
+    assert_eq!(deleted, [(&b"a"[..], 5), (&b"b"[..], 5), (&bytes("c"), 5)]);
     assert_eq!((store.revision(), batch.revision), (5, 5));
 }
 
@@ -270,7 +270,8 @@ fn the_compacted_revision_itself_can_be_read_and_watched_from() {
     assert_eq!(watch(3).step(&store), WatchStep::Compacted(4));
     // The deletion at that revision is still told; what it deleted is forgotten.
     let WatchStep::Events(batch) = watch(4).step(&store) else { panic!("no events") };
-    assert_eq!(batch.events[0], (Event::Delete { key: bytes("a"), revision: 4 }, None));
+    let deletion = Fields { key: b"a", mod_revision: 4, ..Fields::default() };
+    assert_eq!(batch.events[0], (Event::of(KeyValue::new(&deletion)), None));
     assert_eq!(batch.events.len(), 2);
 }
 
@@ -280,7 +281,7 @@ fn a_put_of_an_empty_value_is_a_put() {
     let mut watcher = Watcher::new(&store, everything(), 0, WatchFilter::default(), false);
     store.put(&put("a", "")).unwrap();
     let WatchStep::Events(batch) = watcher.step(&store) else { panic!("no events") };
-    assert!(matches!(&batch.events[0].0, Event::Put(kv) if kv.value.is_empty()));
+    assert!(batch.events[0].0.put().is_some_and(|kv| kv.value().is_empty()));
 }
 
 #[test]
@@ -316,9 +317,9 @@ fn the_previous_version_is_told_while_it_is_known() {
     store.delete(&delete("a")).unwrap();
     let mut watcher = Watcher::new(&store, everything(), 2, WatchFilter::default(), true);
     let WatchStep::Events(batch) = watcher.step(&store) else { panic!("no events") };
-    let previous: Vec<Option<&Bytes>> =
-        batch.events.iter().map(|(_, previous)| previous.as_ref().map(|kv| &kv.value)).collect();
-    assert_eq!(previous, [None, Some(&bytes("x")), Some(&bytes("y"))]);
+    let previous: Vec<Option<&[u8]>> =
+        batch.events.iter().map(|(_, previous)| previous.as_ref().map(KeyValue::value)).collect();
+    assert_eq!(previous, [None, Some(&b"x"[..]), Some(&b"y"[..])]);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! The disk has messages of ours (`proto/landbridge/raft/v1`), never openraft's own form of its types, so that a new
 //! version of that library finds what the old one left.
 
+use landbridge_kvstore_store::InvalidKeyValue;
+
 mod command;
 mod log;
 mod snapshot;
@@ -23,6 +25,9 @@ pub enum DecodeError {
     /// They are no message of ours.
     #[error("not a message of the store's log")]
     Malformed(#[from] prost::DecodeError),
+    /// A key or its value is not as it was written.
+    #[error(transparent)]
+    KeyValue(#[from] InvalidKeyValue),
     /// A message lacks a part, or has one that is not known here.
     #[error("{what} is missing, or was written by a newer version")]
     Unknown {

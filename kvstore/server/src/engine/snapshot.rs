@@ -28,7 +28,7 @@ use super::state_machine::State;
 use super::types::{LogId, SnapshotMeta};
 
 const MAGIC: [u8; 8] = *b"LBRGSNP\0";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const HEADER_LEN: usize = 16;
 /// Bytes of parts from which on a block takes no more.
 const BLOCK_BYTES: usize = 256 << 10;

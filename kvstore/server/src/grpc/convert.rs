@@ -3,8 +3,6 @@
 //! What has no place in the store's types is refused here: unknown orders, empty operations. Everything else is for the
 //! store to check.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use landbridge_kvstore_store::{
     Compare, CompareOperator, CompareTarget, DeleteRequest, DeleteResponse, Event, KeyRange, KeyValue,
@@ -152,19 +150,8 @@ fn compare(request: pb::Compare) -> Result<Compare, Status> {
     Ok(Compare { range, operator, target })
 }
 
-pub(super) fn key_value(kv: &KeyValue) -> mvccpb::KeyValue {
-    mvccpb::KeyValue {
-        key: kv.key.clone(),
-        create_revision: kv.create_revision,
-        mod_revision: kv.mod_revision,
-        version: kv.version,
-        value: kv.value.clone(),
-        lease: kv.lease.map_or(0, LeaseId::get),
-    }
-}
-
-fn key_values(kvs: &[Arc<KeyValue>]) -> Vec<mvccpb::KeyValue> {
-    kvs.iter().map(|kv| key_value(kv)).collect()
+fn key_values(kvs: &[KeyValue]) -> Vec<mvccpb::KeyValue> {
+    kvs.iter().cloned().map(Into::into).collect()
 }
 
 pub(super) fn range_response(
@@ -172,17 +159,16 @@ pub(super) fn range_response(
     response: &RangeResponse,
     keys_only: bool,
 ) -> pb::RangeResponse {
-    let mut kvs = key_values(&response.kvs);
-    if keys_only {
-        for kv in &mut kvs {
-            kv.value.clear();
-        }
-    }
+    let kvs = if keys_only {
+        response.kvs.iter().cloned().map(mvccpb::KeyValue::keys_only).collect()
+    } else {
+        key_values(&response.kvs)
+    };
     pb::RangeResponse { header: Some(header), kvs, more: response.more, count: response.count }
 }
 
 pub(super) fn put_response(header: pb::ResponseHeader, response: &PutResponse) -> pb::PutResponse {
-    pb::PutResponse { header: Some(header), prev_kv: response.prev_kv.as_deref().map(key_value) }
+    pb::PutResponse { header: Some(header), prev_kv: response.prev_kv.clone().map(Into::into) }
 }
 
 pub(super) fn delete_response(
@@ -254,15 +240,9 @@ fn op_response(response: &OpResponse, shape: &OpShape) -> pb::ResponseOp {
 
 pub(super) fn event(event: &Event, previous: Option<&KeyValue>) -> mvccpb::Event {
     use mvccpb::event::EventType;
-    let (kind, kv) = match event {
-        Event::Put(kv) => (EventType::Put, key_value(kv)),
-        Event::Delete { key, revision } => {
-            let gone =
-                mvccpb::KeyValue { key: key.clone(), mod_revision: *revision, ..mvccpb::KeyValue::default() };
-            (EventType::Delete, gone)
-        }
-    };
-    mvccpb::Event { r#type: kind.into(), kv: Some(kv), prev_kv: previous.map(key_value) }
+    let kind = if event.is_deletion() { EventType::Delete } else { EventType::Put };
+    let kv = event.key_value().clone().into();
+    mvccpb::Event { r#type: kind.into(), kv: Some(kv), prev_kv: previous.cloned().map(Into::into) }
 }
 
 #[cfg(test)]

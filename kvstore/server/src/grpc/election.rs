@@ -130,5 +130,5 @@ impl Observer {
 }
 
 fn version(kv: &KeyValue) -> (i64, i64) {
-    (kv.create_revision, kv.mod_revision)
+    (kv.create_revision(), kv.mod_revision())
 }

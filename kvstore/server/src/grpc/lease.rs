@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 
+use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use landbridge_kvstore_store::{LeaseId, Store, StoreError, granted_ttl_seconds};
@@ -117,7 +118,11 @@ impl pb::lease_server::Lease for Service {
             if with_keys {
                 permissions.read_each(store.lease_keys(lease))?;
             }
-            let keys = if with_keys { store.lease_keys(lease).cloned().collect() } else { Vec::new() };
+            let keys = if with_keys {
+                store.lease_keys(lease).map(Bytes::copy_from_slice).collect()
+            } else {
+                Vec::new()
+            };
             Ok::<_, Status>((store.revision(), store.lease_ttl_seconds(lease), keys))
         };
         let (revision, granted, keys) = self.engine().read(look)?;

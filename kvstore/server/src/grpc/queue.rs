@@ -218,10 +218,10 @@ impl Caller {
             (header.revision, value)
         } else {
             let found = ranges.next().flatten().ok_or_else(|| Status::internal("landbridge: no key"))?;
-            (found.create_revision, found.value)
+            (found.create_revision(), Bytes::copy_from_slice(found.value()))
         };
         let is_first = match ranges.next() {
-            Some(first) => first.is_none_or(|first| first.create_revision == revision),
+            Some(first) => first.is_none_or(|first| first.create_revision() == revision),
             None => false,
         };
         Ok(Place { key, revision, lease, header, value, is_first, is_new: answer.succeeded, owns_lease })
@@ -239,7 +239,7 @@ impl Caller {
             revisions.borrow_and_update();
             let Some(before) = self.last_before(name, place.revision).await? else { return Ok(has_waited) };
             has_waited = true;
-            let key = KeyRange::Single(before.key.clone());
+            let key = KeyRange::Single(Bytes::copy_from_slice(before.key()));
             loop {
                 tokio::select! {
                     end = self.service.stream_end(needs_leader(&self.metadata)) => return Err(end),
@@ -251,7 +251,7 @@ impl Caller {
                         continue;
                     }
                 }
-                if !self.service.has_key(&key, before.create_revision) {
+                if !self.service.has_key(&key, before.create_revision()) {
                     break;
                 }
             }
@@ -308,7 +308,7 @@ impl Service {
         let request = landbridge_kvstore_store::RangeRequest::new(key.clone());
         self.engine().read(|store| {
             let found = store.range(&request);
-            found.is_ok_and(|found| found.kvs.first().is_some_and(|kv| kv.create_revision == revision))
+            found.is_ok_and(|found| found.kvs.first().is_some_and(|kv| kv.create_revision() == revision))
         })
     }
 }

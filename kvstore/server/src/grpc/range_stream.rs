@@ -93,7 +93,7 @@ impl RangePieces {
                 self.request.revision = revision;
             }
         }
-        let last = found.kvs.last().map(|kv| kv.key.clone());
+        let last = found.kvs.last().map(|kv| Bytes::copy_from_slice(kv.key()));
         self.left -= i64::try_from(found.kvs.len()).unwrap_or(i64::MAX);
         let piece = convert::range_response(pb::ResponseHeader::default(), &found, self.keys_only);
         let is_last = !found.more || self.left == 0;

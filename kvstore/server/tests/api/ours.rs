@@ -60,7 +60,7 @@ async fn a_slow_reader_holds_up_no_one_and_misses_nothing_until_it_is_compacted(
             break;
         }
         for event in response.events {
-            assert_eq!(event.kv.unwrap().mod_revision, expected);
+            assert_eq!(event.kv.unwrap().mod_revision(), expected);
             expected += 1;
         }
     }
@@ -140,6 +140,6 @@ async fn history_is_forgotten_after_its_time_and_what_is_there_stays() {
     })
     .await;
     let now = client.range(client.range_of("a", "b")).await.unwrap();
-    assert_eq!((&now.kvs[0].value[..], now.header.unwrap().revision, compacted()), (&b"2"[..], last, last));
+    assert_eq!((now.kvs[0].value(), now.header.unwrap().revision, compacted()), (&b"2"[..], last, last));
     ours.stop().await;
 }

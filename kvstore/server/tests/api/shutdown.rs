@@ -31,7 +31,7 @@ async fn streams_are_told_that_the_server_stops_and_writes_are_there_when_it_is_
     };
     let server = Server::start(options).await.unwrap();
     let client = Client::connect(&format!("http://{}", server.local_addr().unwrap()), "a").await;
-    assert_eq!(client.get("a").await.unwrap().mod_revision, revision);
+    assert_eq!(client.get("a").await.unwrap().mod_revision(), revision);
     let again = client.range(client.range_of("a", "b")).await.unwrap().header.unwrap();
     assert_eq!((again.cluster_id, again.member_id), (header.cluster_id, header.member_id));
     soon(server.shutdown()).await.unwrap();

@@ -1,8 +1,7 @@
 //! Blocks of a snapshot.
 
-use std::sync::Arc;
-
-use landbridge_kvstore_store::{Event, KeyValue, LeaseId, StorePart};
+use bytes::Bytes;
+use landbridge_kvstore_store::{Event, KeyValue, StorePart};
 use prost::Message;
 
 use super::command::lease_id;
@@ -78,17 +77,10 @@ pub(in crate::engine) fn part_to_proto(part: StorePart) -> proto::SnapshotPart {
         StorePart::Lease { id, ttl_seconds } => {
             snapshot_part::Part::Lease(proto::Lease { id: id.get(), ttl_seconds })
         }
-        StorePart::Version(Event::Put(kv)) => snapshot_part::Part::Put(proto::KeyValue {
-            key: kv.key.clone(),
-            value: kv.value.clone(),
-            create_revision: kv.create_revision,
-            mod_revision: kv.mod_revision,
-            version: kv.version,
-            lease: kv.lease.map_or(0, LeaseId::get),
+        StorePart::Version(event) => snapshot_part::Part::Version(proto::Version {
+            encoded: Bytes::copy_from_slice(event.key_value().encoded()),
+            sub_revision: event.key_value().sub_revision(),
         }),
-        StorePart::Version(Event::Delete { key, revision }) => {
-            snapshot_part::Part::Tombstone(proto::Tombstone { key, revision })
-        }
         StorePart::Changes { revision, keys } => {
             snapshot_part::Part::Changes(proto::Changes { revision, keys })
         }
@@ -105,16 +97,8 @@ fn part_from_proto(part: proto::SnapshotPart) -> Result<StorePart, DecodeError> 
         snapshot_part::Part::Lease(lease) => {
             StorePart::Lease { id: lease_id(lease.id)?, ttl_seconds: lease.ttl_seconds }
         }
-        snapshot_part::Part::Put(kv) => StorePart::Version(Event::Put(Arc::new(KeyValue {
-            key: kv.key,
-            value: kv.value,
-            create_revision: kv.create_revision,
-            mod_revision: kv.mod_revision,
-            version: kv.version,
-            lease: LeaseId::new(kv.lease).ok(),
-        }))),
-        snapshot_part::Part::Tombstone(tombstone) => {
-            StorePart::Version(Event::Delete { key: tombstone.key, revision: tombstone.revision })
+        snapshot_part::Part::Version(version) => {
+            StorePart::Version(Event::of(KeyValue::from_encoded(&version.encoded, version.sub_revision)?))
         }
         snapshot_part::Part::Changes(changes) => {
             StorePart::Changes { revision: changes.revision, keys: changes.keys }

@@ -1,7 +1,6 @@
 //! Changes for one watch, cut into messages.
 
 use std::iter::Peekable;
-use std::sync::Arc;
 use std::vec::IntoIter;
 
 use landbridge_kvstore_store::{Event, KeyValue, WatchBatch};
@@ -22,7 +21,7 @@ pub(super) struct Delivery {
     fragment: bool,
     /// Everything up to here was given to the watch when all is delivered.
     revision: i64,
-    events: Peekable<IntoIter<(Event, Option<Arc<KeyValue>>)>>,
+    events: Peekable<IntoIter<(Event, Option<KeyValue>)>>,
 }
 
 /// What goes into one message.
@@ -47,13 +46,13 @@ impl Delivery {
         let mut bytes = 0;
         while let Some((event, previous)) = self.events.peek() {
             let same_revision = event.revision() == last_revision;
-            let size = size(event, previous.as_deref());
+            let size = size(event, previous.as_ref());
             if !events.is_empty() && bytes + size > limit && (self.fragment || !same_revision) {
                 break;
             }
             bytes += size;
             last_revision = event.revision();
-            events.push(convert::event(event, previous.as_deref()));
+            events.push(convert::event(event, previous.as_ref()));
             self.events.next();
         }
         if events.is_empty() {
@@ -68,17 +67,13 @@ impl Delivery {
 }
 
 fn size(event: &Event, previous: Option<&KeyValue>) -> usize {
-    let of = |kv: &KeyValue| kv.key.len() + kv.value.len();
-    let now = match event {
-        Event::Put(kv) => of(kv),
-        Event::Delete { key, .. } => key.len(),
-    };
-    EVENT_BYTES + now + previous.map_or(0, of)
+    let previous = previous.map_or(0, |kv| kv.encoded().len());
+    EVENT_BYTES + event.key_value().encoded().len() + previous
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
+    use landbridge_kvstore_store::Fields;
     use proptest::prelude::*;
 
     use super::*;
@@ -87,22 +82,22 @@ mod tests {
         let mut events = Vec::new();
         for (revision, values) in (2..).zip(revisions) {
             for (number, len) in values.iter().enumerate() {
-                let kv = KeyValue {
-                    key: Bytes::from(format!("{number}")),
-                    value: vec![0; *len].into(),
+                let kv = KeyValue::new(&Fields {
+                    key: format!("{number}").as_bytes(),
+                    value: &vec![0; *len],
                     create_revision: revision,
                     mod_revision: revision,
                     version: 1,
                     lease: None,
-                };
-                events.push((Event::Put(Arc::new(kv)), None));
+                });
+                events.push((Event::of(kv), None));
             }
         }
         WatchBatch { events, revision: 100 }
     }
 
     fn revision_of(event: &mvccpb::Event) -> i64 {
-        event.kv.as_ref().unwrap().mod_revision
+        event.kv.as_ref().unwrap().mod_revision()
     }
 
     proptest! {
@@ -131,7 +126,7 @@ mod tests {
                 for part in parts.iter().filter(|part| part.events.len() > 1) {
                     let bytes: usize = part.events.iter().map(|event| {
                         let kv = event.kv.as_ref().unwrap();
-                        EVENT_BYTES + kv.key.len() + kv.value.len()
+                        EVENT_BYTES + kv.key().len() + kv.value().len()
                     }).sum();
                     prop_assert!(bytes <= limit);
                 }

@@ -8,7 +8,7 @@ use crate::store::Client;
 /// The keys of a response without the prefix of the check.
 fn names(client: &Client, response: &pb::RangeResponse) -> Vec<String> {
     let name = |kv: &crate::store::pb_kv::KeyValue| {
-        let key = String::from_utf8(kv.key.to_vec()).unwrap();
+        let key = String::from_utf8(kv.key().to_vec()).unwrap();
         key.strip_prefix(&format!("{}/", client.prefix)).unwrap_or(&key).to_owned()
     };
     response.kvs.iter().map(name).collect()
@@ -27,13 +27,13 @@ pub(crate) async fn a_key_counts_its_versions_from_its_creation(client: Client) 
     client.put("b", "").await;
     client.put("a", "2").await;
     let kv = client.get("a").await.unwrap();
-    assert_eq!((kv.create_revision, kv.mod_revision, kv.version, kv.lease), (first, first + 2, 2, 0));
-    assert_eq!(&kv.value[..], b"2");
+    assert_eq!((kv.create_revision(), kv.mod_revision(), kv.version(), kv.lease()), (first, first + 2, 2, 0));
+    assert_eq!(kv.value(), b"2");
     client.delete("a").await;
     assert!(client.get("a").await.is_none());
     client.put("a", "3").await;
     let kv = client.get("a").await.unwrap();
-    assert_eq!((kv.create_revision, kv.mod_revision, kv.version), (first + 4, first + 4, 1));
+    assert_eq!((kv.create_revision(), kv.mod_revision(), kv.version()), (first + 4, first + 4, 1));
 }
 
 pub(crate) async fn ranges_are_as_etcd_describes_them(client: Client) {
@@ -75,7 +75,7 @@ pub(crate) async fn the_limit_keeps_keys_back_and_the_count_does_not_care(client
     assert_eq!((counted.kvs.len(), counted.count, counted.more), (0, 3, false));
     let keys = client.range(pb::RangeRequest { keys_only: true, ..all }).await.unwrap();
     assert_eq!(names(&client, &keys), ["a", "b", "c"]);
-    assert!(keys.kvs.iter().all(|kv| kv.value.is_empty() && kv.version == 1 && kv.mod_revision > 0));
+    assert!(keys.kvs.iter().all(|kv| kv.value().is_empty() && kv.version() == 1 && kv.mod_revision() > 0));
 }
 
 pub(crate) async fn keys_are_sorted_by_what_is_asked_for(client: Client) {
@@ -140,13 +140,13 @@ pub(crate) async fn the_past_can_be_read_until_it_is_compacted(client: Client) {
     client.put("a", "2").await;
     client.put("b", "").await;
     let at = async |revision| client.range(pb::RangeRequest { revision, ..client.range_of("a", "z") }).await;
-    let value = |response: pb::RangeResponse| response.kvs[0].value.clone();
-    assert_eq!(value(at(first).await.unwrap()), "1");
+    let value = |response: pb::RangeResponse| response.kvs[0].value().to_vec();
+    assert_eq!(value(at(first).await.unwrap()), b"1");
     let response = at(first + 1).await.unwrap();
     assert_eq!((response.count, response.header.unwrap().revision), (1, first + 2));
 
     client.compact(first + 1).await.unwrap();
-    assert_eq!(value(at(first + 1).await.unwrap()), "2");
+    assert_eq!(value(at(first + 1).await.unwrap()), b"2");
     let compacted = "etcdserver: mvcc: required revision has been compacted";
     let future = "etcdserver: mvcc: required revision is a future revision";
     assert_refused(at(first).await, Code::OutOfRange, compacted);
@@ -167,11 +167,11 @@ pub(crate) async fn a_put_keeps_what_it_is_told_to_keep(client: Client) {
             .await
             .unwrap()
             .unwrap();
-    assert_eq!((&previous.value[..], previous.lease), (&b"1"[..], lease));
-    assert_eq!(client.get("a").await.unwrap().lease, lease);
+    assert_eq!((previous.value(), previous.lease()), (&b"1"[..], lease));
+    assert_eq!(client.get("a").await.unwrap().lease(), lease);
     assert!(put(pb::PutRequest { ignore_value: true, ..Default::default() }).await.unwrap().is_none());
     let kv = client.get("a").await.unwrap();
-    assert_eq!((&kv.value[..], kv.lease), (&b"2"[..], 0));
+    assert_eq!((kv.value(), kv.lease()), (&b"2"[..], 0));
 
     let refused = put(pb::PutRequest { ignore_value: true, value: "3".into(), ..Default::default() }).await;
     assert_refused(refused, Code::InvalidArgument, "etcdserver: value is provided");
@@ -192,7 +192,10 @@ pub(crate) async fn a_deletion_tells_what_was_there(client: Client) {
     let request = pb::DeleteRangeRequest { key: client.key("a"), range_end: client.key("z"), prev_kv: true };
     let response = client.kv().delete_range(request.clone()).await.unwrap().into_inner();
     assert_eq!(response.deleted, 2);
-    assert_eq!(response.prev_kvs.iter().map(|kv| &kv.value[..]).collect::<Vec<_>>(), [b"1", b"2"]);
+    assert_eq!(
+        response.prev_kvs.iter().map(crate::store::pb_kv::KeyValue::value).collect::<Vec<_>>(),
+        [b"1", b"2"]
+    );
     let response = client.kv().delete_range(request).await.unwrap().into_inner();
     assert_eq!((response.deleted, response.prev_kvs.len()), (0, 0));
     let nameless = client.kv().delete_range(pb::DeleteRangeRequest::default()).await;
@@ -206,7 +209,7 @@ pub(crate) async fn a_large_reply_arrives_and_a_large_request_is_refused(client:
         client.kv().put(request).await.unwrap();
     }
     let response = client.range(client.range_of("a", "z")).await.unwrap();
-    assert!(response.kvs.len() == 4 && response.kvs.iter().all(|kv| kv.value == value));
+    assert!(response.kvs.len() == 4 && response.kvs.iter().all(|kv| kv.value() == value));
 
     let request =
         pb::PutRequest { key: client.key("a"), value: vec![7; 1_600_000].into(), ..Default::default() };

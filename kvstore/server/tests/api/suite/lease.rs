@@ -73,8 +73,8 @@ pub(crate) async fn keys_go_with_their_lease_at_one_revision(client: Client) {
     let response = watch.next_event().await;
     let gone = |event: &crate::store::pb_kv::Event| event.kv.as_ref().unwrap().clone();
     let gone: Vec<_> = response.events.iter().map(gone).collect();
-    assert_eq!(gone.iter().map(|kv| kv.key.clone()).collect::<Vec<_>>(), keys, "in the order of the keys");
-    assert!(gone.iter().all(|kv| kv.mod_revision == revision));
+    assert_eq!(gone.iter().map(|kv| kv.key().to_vec()).collect::<Vec<_>>(), keys, "in the order of the keys");
+    assert!(gone.iter().all(|kv| kv.mod_revision() == revision));
     assert_refused(revoke(&client, lease).await, Code::NotFound, "etcdserver: requested lease not found");
 }
 
@@ -86,8 +86,8 @@ pub(crate) async fn a_key_has_the_lease_of_its_last_put(client: Client) {
     client.put("let go", "").await;
     let before = client.revision().await;
     assert_eq!(revoke(&client, one).await.unwrap(), before, "nothing was attached to it");
-    assert_eq!(client.get("moved").await.unwrap().lease, other);
-    assert_eq!(client.get("let go").await.unwrap().lease, 0);
+    assert_eq!(client.get("moved").await.unwrap().lease(), other);
+    assert_eq!(client.get("let go").await.unwrap().lease(), 0);
     assert_eq!(revoke(&client, other).await.unwrap(), before + 1);
     assert!(client.get("moved").await.is_none());
 }

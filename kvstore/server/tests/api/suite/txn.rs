@@ -77,7 +77,7 @@ pub(crate) async fn one_of_two_branches_is_carried_out_at_one_revision(client: C
     let header = response.header.unwrap();
     assert!(header.revision == before + 1 && header.member_id != 0);
     let Some(Response::ResponseRange(read)) = &response.responses[2].response else { panic!("{response:?}") };
-    assert_eq!((read.count, read.kvs[1].mod_revision), (2, before + 1));
+    assert_eq!((read.count, read.kvs[1].mod_revision()), (2, before + 1));
     let inner = read.header.unwrap();
     assert_eq!((inner.revision, inner.cluster_id, inner.member_id, inner.raft_term), (before + 1, 0, 0, 0));
 
@@ -131,7 +131,7 @@ pub(crate) async fn an_operation_sees_those_before_it_and_a_compare_does_not(cli
     let Some(Response::ResponseTxn(inner)) = &response.responses[1].response else { panic!("{response:?}") };
     assert!(inner.succeeded);
     let Some(Response::ResponseRange(read)) = &inner.responses[0].response else { panic!("{response:?}") };
-    assert_eq!(&read.kvs[0].value[..], b"2");
+    assert_eq!(read.kvs[0].value(), b"2");
 }
 
 pub(crate) async fn a_transaction_that_cannot_be_carried_out_changes_nothing(client: Client) {
@@ -193,12 +193,12 @@ pub(crate) async fn what_only_reads_is_answered_too(client: Client) {
     let response = client.txn(reads.clone()).await.unwrap();
     assert_eq!(response.header.unwrap().revision, revision);
     let value = |op: &pb::ResponseOp| match op.response.as_ref().unwrap() {
-        Response::ResponseRange(read) => read.kvs[0].value.clone(),
+        Response::ResponseRange(read) => read.kvs[0].value().to_vec(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(response.responses.iter().map(value).collect::<Vec<_>>(), ["", "1"]);
+    assert_eq!(response.responses.iter().map(value).collect::<Vec<_>>(), [&b""[..], b"1"]);
     let response = client.txn(then(vec![nested(reads)])).await.unwrap();
     let Some(Response::ResponseTxn(inner)) = &response.responses[0].response else { panic!("{response:?}") };
-    assert_eq!(inner.responses.iter().map(value).collect::<Vec<_>>(), ["", "1"]);
+    assert_eq!(inner.responses.iter().map(value).collect::<Vec<_>>(), [&b""[..], b"1"]);
     assert_eq!(client.revision().await, revision);
 }

@@ -17,13 +17,13 @@ fn of(client: &Client, name: &str) -> pb::WatchCreateRequest {
 fn told(client: &Client, response: &pb::WatchResponse) -> Vec<(String, String, i64)> {
     let event = |event: &crate::store::pb_kv::Event| {
         let kv = event.kv.as_ref().unwrap();
-        let key = String::from_utf8(kv.key.to_vec()).unwrap();
+        let key = String::from_utf8(kv.key().to_vec()).unwrap();
         let name = key.strip_prefix(&format!("{}/", client.prefix)).unwrap().to_owned();
         let what = match event.r#type() {
-            EventType::Put => format!("={}", String::from_utf8_lossy(&kv.value)),
+            EventType::Put => format!("={}", String::from_utf8_lossy(kv.value())),
             EventType::Delete => "gone".to_owned(),
         };
-        (name, what, kv.mod_revision)
+        (name, what, kv.mod_revision())
     };
     response.events.iter().map(event).collect()
 }
@@ -197,14 +197,14 @@ pub(crate) async fn events_say_what_was_and_what_is(client: Client) {
     }
     let (created, emptied, deleted) = (&events[0], &events[1], &events[2]);
     let kv = created.kv.as_ref().unwrap();
-    assert_eq!((kv.create_revision, kv.lease, kv.version), (kv.mod_revision, lease, 1));
+    assert_eq!((kv.create_revision(), kv.lease(), kv.version()), (kv.mod_revision(), lease, 1));
     assert!(created.prev_kv.is_none());
-    assert_eq!((emptied.r#type(), emptied.kv.as_ref().unwrap().version), (EventType::Put, 2));
-    assert_eq!(&emptied.prev_kv.as_ref().unwrap().value[..], b"1");
+    assert_eq!((emptied.r#type(), emptied.kv.as_ref().unwrap().version()), (EventType::Put, 2));
+    assert_eq!(emptied.prev_kv.as_ref().unwrap().value(), b"1");
     let kv = deleted.kv.as_ref().unwrap();
-    assert_eq!((deleted.r#type(), kv.mod_revision), (EventType::Delete, revision));
-    assert_eq!((kv.create_revision, kv.version, kv.lease, kv.value.len()), (0, 0, 0, 0));
-    assert_eq!(deleted.prev_kv.as_ref().unwrap().version, 2);
+    assert_eq!((deleted.r#type(), kv.mod_revision()), (EventType::Delete, revision));
+    assert_eq!((kv.create_revision(), kv.version(), kv.lease(), kv.value().len()), (0, 0, 0, 0));
+    assert_eq!(deleted.prev_kv.as_ref().unwrap().version(), 2);
 }
 
 pub(crate) async fn filters_leave_out_what_is_not_wanted(client: Client) {

@@ -71,7 +71,11 @@ impl Model {
                         .iter()
                         .map(|event| {
                             let kv = event.kv.as_ref().unwrap();
-                            (kv.key.clone(), event.r#type() == EventType::Put, kv.mod_revision)
+                            (
+                                Bytes::copy_from_slice(kv.key()),
+                                event.r#type() == EventType::Put,
+                                kv.mod_revision(),
+                            )
                         })
                         .collect();
                     assert_eq!(told, self.owed(&self.open[&id], part.revision), "all of it, in order, once");
