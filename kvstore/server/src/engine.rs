@@ -20,6 +20,7 @@
 //! refused with the leader's number.
 
 mod batch;
+mod change_feed;
 mod codec;
 mod command;
 #[cfg(test)]
@@ -36,6 +37,7 @@ mod snapshot;
 mod state_machine;
 mod types;
 
+pub(crate) use change_feed::{ChangeFeed, Fed};
 pub use codec::DecodeError;
 pub use command::{Applied, Command, Outcome};
 pub use error::{OpenError, ProposeError, ReadError, ShutdownError};
@@ -140,6 +142,11 @@ impl Engine {
     /// The current revision, as it changes. What it says can be read.
     pub fn revisions(&self) -> watch::Receiver<i64> {
         self.0.shared.revisions.subscribe()
+    }
+
+    /// New revisions, for the one who tells watchers.
+    pub(crate) fn change_feed(&self) -> Arc<ChangeFeed> {
+        Arc::clone(&self.0.shared.feed)
     }
 
     /// The current term, as far as this member knows.

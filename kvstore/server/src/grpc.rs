@@ -29,6 +29,7 @@ pub use key_value::KeyValueMessage;
 pub use service::ServiceSettings;
 pub(crate) use service::{Peer, Service, routes};
 pub(crate) use status::message_too_large;
+pub use watch::WatchCounters;
 
 /// etcd's messages and services.
 #[expect(

@@ -26,7 +26,7 @@ use crate::accept::{READY_CONNECTIONS, accept_loop};
 use crate::access::AccessRules;
 use crate::compaction::compact_periodically;
 use crate::engine::{Engine, EngineOptions, OpenError, ShutdownError};
-use crate::grpc::{Service, ServiceSettings, message_too_large, routes};
+use crate::grpc::{Service, ServiceSettings, WatchCounters, message_too_large, routes};
 use crate::leader::watch_leader;
 use crate::listen::{ListenAddress, ListenUrl};
 use crate::quota::Quota;
@@ -93,6 +93,7 @@ pub enum StartError {
 pub struct Server {
     engine: Engine,
     bound: Vec<ListenUrl>,
+    watch_counters: Arc<WatchCounters>,
     tasks: JoinSet<()>,
     stop: DropGuard,
     cut: DropGuard,
@@ -156,6 +157,10 @@ impl Server {
             tracker.close();
             tracker.wait().await;
         });
+        let (watches, watches_stop) = (service.clone(), stop.clone());
+        tasks.spawn(async move {
+            watches_stop.run_until_cancelled(watches.run_watches()).await;
+        });
         let serving = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(PING_INTERVAL))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
@@ -169,7 +174,8 @@ impl Server {
                 warn!(%error, "the store is no longer served");
             }
         });
-        Ok(Self { engine, bound, tasks, stop: stop.drop_guard(), cut: cut.drop_guard() })
+        let watch_counters = Arc::clone(service.watch_hub().counters());
+        Ok(Self { engine, watch_counters, bound, tasks, stop: stop.drop_guard(), cut: cut.drop_guard() })
     }
 
     /// Where it listens, with the ports that the kernel chose.
@@ -183,6 +189,11 @@ impl Server {
             ListenAddress::Tcp(address) => Some(*address),
             ListenAddress::Unix(_) => None,
         })
+    }
+
+    /// How many watches there are, and how they are.
+    pub fn watch_counters(&self) -> &WatchCounters {
+        &self.watch_counters
     }
 
     /// The store behind it.

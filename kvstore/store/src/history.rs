@@ -78,6 +78,11 @@ impl History {
         Revisions { oldest: self.oldest, newest }
     }
 
+    /// The changes of one revision.
+    pub(crate) fn at(&self, revision: i64) -> Option<&Arc<[Event]>> {
+        self.changes.get(usize::try_from(revision - self.oldest).ok()?)
+    }
+
     /// The changes of each revision from `first` on.
     pub(crate) fn since(&self, first: i64) -> impl Iterator<Item = &Arc<[Event]>> {
         let skipped = usize::try_from(first - self.oldest).unwrap_or(0).min(self.changes.len());

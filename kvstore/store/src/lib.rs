@@ -29,6 +29,7 @@ mod store;
 mod txn;
 mod versions;
 mod watch;
+mod watch_index;
 
 pub use error::{RangeError, StoreError};
 pub use export::{BuildError, StoreBuilder, StorePart};
@@ -43,3 +44,4 @@ pub use txn::{
     Compare, CompareOperator, CompareTarget, Op, OpResponse, OpResult, TxnLimits, TxnRequest, TxnResponse,
 };
 pub use watch::{WatchBatch, WatchFilter, WatchStep, Watcher};
+pub use watch_index::{WatchIndex, WatcherId};

@@ -1,6 +1,7 @@
 //! The store: its state, and what single writes do to it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -88,6 +89,11 @@ impl Store {
     /// The revisions whose changes can still be watched.
     pub fn revisions(&self) -> Revisions {
         self.history.revisions()
+    }
+
+    /// The changes of one revision in their order, unless that is compacted or still to come.
+    pub fn changes_at(&self, revision: i64) -> Option<&Arc<[Event]>> {
+        self.history.at(revision)
     }
 
     /// Puts a key.

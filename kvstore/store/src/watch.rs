@@ -21,6 +21,13 @@ pub struct WatchFilter {
     pub no_delete: bool,
 }
 
+impl WatchFilter {
+    /// Whether a change is of a kind that is wanted.
+    pub fn lets_through(self, event: &Event) -> bool {
+        !if event.is_deletion() { self.no_delete } else { self.no_put }
+    }
+}
+
 /// One watch of a range of keys.
 #[derive(Clone, Debug)]
 pub struct Watcher {
@@ -68,6 +75,38 @@ impl Watcher {
         Self { range, filter, prev_kv, next_revision }
     }
 
+    /// Everything before this revision was given to the watcher, or is before its start.
+    pub fn next_revision(&self) -> i64 {
+        self.next_revision
+    }
+
+    /// Takes it that nothing before `revision` is for this watcher. Never goes back.
+    pub fn skip_to(&mut self, revision: i64) {
+        self.next_revision = self.next_revision.max(revision);
+    }
+
+    /// Whether what goes with an event, the key as it was before, is to be looked up.
+    pub fn wants_previous(&self) -> bool {
+        self.prev_kv
+    }
+
+    /// A batch of what someone else has found: `events` are all changes for this watcher from its next revision up to and
+    /// including `revision`, in their order. Does not look at the history, so that a compaction takes nothing away.
+    ///
+    /// `store` is looked at only if [`Watcher::wants_previous`].
+    pub fn give(&mut self, events: Vec<Event>, revision: i64, store: Option<&Store>) -> WatchBatch {
+        let previous = |event: &Event| store.and_then(|store| self.previous(store, event));
+        let events = events
+            .into_iter()
+            .map(|event| {
+                let previous = previous(&event);
+                (event, previous)
+            })
+            .collect();
+        self.skip_to(revision + 1);
+        WatchBatch { events, revision }
+    }
+
     /// The next changes for this watcher.
     pub fn step(&mut self, store: &Store) -> WatchStep {
         if self.next_revision < store.compacted_revision() {
@@ -101,8 +140,7 @@ impl Watcher {
     }
 
     fn wants(&self, event: &Event) -> bool {
-        let filtered = if event.is_deletion() { self.filter.no_delete } else { self.filter.no_put };
-        !filtered && self.range.contains(event.key())
+        self.filter.lets_through(event) && self.range.contains(event.key())
     }
 
     fn previous(&self, store: &Store, event: &Event) -> Option<KeyValue> {

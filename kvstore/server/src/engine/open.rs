@@ -238,7 +238,7 @@ pub(super) fn recover_data(options: &EngineOptions, failure: Failure) -> Result<
     let from = state.last_applied.map_or(0, |last| last.index + 1);
     let upto = log.committed.map_or(0, |committed| committed.index + 1);
     for entry in log.range(from..upto) {
-        state.apply(entry, |_, _| {});
+        state.apply(entry, |_, _, _| {});
     }
     info!(
         frames = recovery.frames.len(),

@@ -22,6 +22,7 @@ use openraft::storage::{ApplyResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::{Notify, watch};
 
 use super::batch::Request;
+use super::change_feed::ChangeFeed;
 use super::proposals::Attendants;
 use super::snapshot::{self, SnapshotError, SnapshotFile};
 use super::types::{Entry, LogId, Payload, Proposal, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
@@ -39,8 +40,8 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Applies the next entry, and tells what came of each of its requests, in order.
-    pub(super) fn apply(&mut self, entry: &Entry, mut tell: impl FnMut(&Command, Applied)) {
+    /// Applies the next entry, and tells what came of each of its requests, in order, with the store as each left it.
+    pub(super) fn apply(&mut self, entry: &Entry, mut tell: impl FnMut(&Store, &Command, Applied)) {
         self.last_applied = Some(entry.log_id);
         match &entry.payload {
             Payload::Blank => {}
@@ -51,7 +52,7 @@ impl State {
                 let term = **entry.log_id.committed_leader_id();
                 for Request { command, auth_revision: _ } in &batch.requests {
                     let outcome = command.apply(&mut self.store);
-                    tell(command, Applied { outcome, revision: self.store.revision(), term });
+                    tell(&self.store, command, Applied { outcome, revision: self.store.revision(), term });
                 }
             }
         }
@@ -66,6 +67,8 @@ impl State {
 #[derive(Debug)]
 pub(super) struct Shared {
     state: RwLock<State>,
+    /// New revisions on their way to watchers.
+    pub(super) feed: Arc<ChangeFeed>,
     /// The deadlines of leases, while this member leads.
     clock: Mutex<Option<LeaseClock>>,
     /// A lease may have a deadline before all others.
@@ -84,6 +87,7 @@ impl Shared {
             attendants: Arc::new(Attendants::new(member, session)),
             clock: Mutex::new(None),
             clock_changed: Notify::new(),
+            feed: Arc::new(ChangeFeed::new(state.store.revision())),
             revisions: watch::Sender::new(state.store.revision()),
             applied: watch::Sender::new(state.last_applied.map_or(0, |last| last.index)),
             state: RwLock::new(state),
@@ -111,7 +115,8 @@ impl Shared {
                     Payload::Blank | Payload::Membership(_) => None,
                 };
                 let mut attendants = attendants.into_iter().flatten();
-                state.apply(&entry, |command, applied| {
+                state.apply(&entry, |store, command, applied| {
+                    self.feed.record(store);
                     if let Ok(outcome) = &applied.outcome {
                         self.set_clock(outcome, command);
                     }
@@ -317,7 +322,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let state = loaded.await?.state;
         self.snapshots.replace(meta.clone(), named);
         let (revision, index) = (state.store.revision(), state.last_applied.map_or(0, |last| last.index));
-        *self.shared.state.write().expect("the only writer has not panicked") = state;
+        {
+            let mut current = self.shared.state.write().expect("the only writer has not panicked");
+            self.shared.feed.replace(&state.store);
+            *current = state;
+        }
         self.shared.publish(revision, index);
         self.shared.attendants.abandon();
         Ok(())

@@ -15,6 +15,7 @@ use tonic::{Extensions, Request, Status};
 
 use super::proto::etcdserverpb as pb;
 use super::status;
+use super::watch::Hub;
 use crate::access::{AccessError, AccessRules, Permissions};
 use crate::engine::Engine;
 
@@ -71,6 +72,7 @@ pub(crate) struct Service(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     engine: Engine,
+    watch_hub: Arc<Hub>,
     settings: ServiceSettings,
     access: watch::Receiver<AccessRules>,
     /// Whether streams that need a leader have to end.
@@ -99,8 +101,10 @@ impl Service {
     ) -> Self {
         let status = engine.status();
         let (cluster_id, member_id) = (status.cluster_id, status.member_id);
+        let watch_hub = Hub::new(engine.change_feed(), fastrand::u64(..));
         Self(Arc::new(Shared {
             engine,
+            watch_hub,
             settings,
             access,
             leader_is_lost,
@@ -120,6 +124,16 @@ impl Service {
 
     pub(super) fn engine(&self) -> &Engine {
         &self.0.engine
+    }
+
+    /// Finds the watches that a change is for.
+    pub(crate) fn watch_hub(&self) -> &Arc<Hub> {
+        &self.0.watch_hub
+    }
+
+    /// Has changes found for watches as they are applied, until it is dropped.
+    pub(crate) async fn run_watches(self) {
+        Arc::clone(&self.0.watch_hub).run(self.0.engine.revisions()).await;
     }
 
     pub(super) fn settings(&self) -> ServiceSettings {

@@ -3,17 +3,23 @@
 //! ```text
 //! requests ──┐
 //! rules ─────┼─► Session ── one at a time ─► messages
-//! revisions ─┘     └─ Watches: how far each is ── short reads ─► the store's history
+//! found ─────┘     └─ Watches: how far each is ── those behind: short reads ─► the store's history
+//!   └─ Hub ◄─ changes as they are applied
 //! ```
 //!
 //! Invariants:
 //! - A stream is driven by its connection, which asks for the next message when there is room for it. So there is no task
-//!   to own, and no queue that a slow reader could fill or that could hold up a writer: what was not read is in the history.
+//!   to own, and no queue that could hold up a writer: a slow reader fills its inbox, then what it has not read is in the
+//!   history.
+//! - A write costs only the streams that it is about.
 //! - While a message is on its way nothing else is decided: no change follows the message that a watch has ended, and what
 //!   is said about progress comes after the changes it speaks of.
 //! - Changed rules are seen before the next message.
 
+mod counters;
 mod delivery;
+mod hub;
+mod inbox;
 mod watches;
 
 use std::collections::VecDeque;
@@ -28,7 +34,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::proto::etcdserverpb as pb;
 use super::service::{Peer, Service, needs_leader};
 use crate::access::AccessRules;
+pub use counters::WatchCounters;
 use delivery::Delivery;
+pub(crate) use hub::Hub;
 use watches::{News, Watches};
 
 type Responses = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
@@ -41,7 +49,7 @@ impl pb::watch_server::Watch for Service {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Responses>, Status> {
-        let session = Session::new(self.clone(), request);
+        let session = Box::new(Session::new(self.clone(), request));
         let responses = unfold(Some(session), |session| async {
             let mut session = session?;
             match session.next().await {
@@ -57,10 +65,10 @@ impl pb::watch_server::Watch for Service {
 struct Session {
     service: Service,
     peer: Peer,
-    needs_leader: bool,
     /// `None` once the client has said that it asks for nothing more; its watches live on.
     requests: Option<Streaming<pb::WatchRequest>>,
-    revisions: watch::Receiver<i64>,
+    /// Completes when the stream has to end, whatever it is about.
+    end: Pin<Box<dyn Future<Output = Status> + Send>>,
     rules: watch::Receiver<AccessRules>,
     watches: Watches,
     /// What is on its way.
@@ -76,20 +84,20 @@ enum Wake {
     Rules,
     Request(Option<pb::WatchRequest>),
     Due,
-    Changed,
+    Found,
     Progress,
 }
 
 impl Session {
     fn new(service: Service, request: Request<Streaming<pb::WatchRequest>>) -> Self {
         let progress = Box::pin(sleep(jittered(&service)));
+        let (ending, needs_leader) = (service.clone(), needs_leader(request.metadata()));
         Self {
             peer: Peer::of(request.extensions()),
-            needs_leader: needs_leader(request.metadata()),
+            end: Box::pin(async move { ending.stream_end(needs_leader).await }),
             requests: Some(request.into_inner()),
-            revisions: service.engine().revisions(),
             rules: service.access(),
-            watches: Watches::default(),
+            watches: Watches::new(service.watch_hub().link()),
             delivery: None,
             news: VecDeque::new(),
             progress,
@@ -113,17 +121,17 @@ impl Session {
                 Wake::Request(Some(request)) => self.take(request),
                 Wake::Request(None) => self.requests = None,
                 Wake::Due => {
-                    let news = self.service.engine().read(|store| self.watches.step(store));
+                    let news = self.watches.step(self.service.engine());
                     if news.is_none() {
                         // The way through a long history is shared with others.
                         tokio::task::yield_now().await;
                     }
                     self.announce(news);
                 }
-                Wake::Changed => self.watches.wake(),
+                Wake::Found => self.watches.take(),
                 Wake::Progress => {
                     self.progress.as_mut().reset(Instant::now() + jittered(&self.service));
-                    let news = self.watches.progress_round();
+                    let news = self.watches.progress_round(self.service.engine());
                     self.announce(news);
                 }
             }
@@ -133,7 +141,7 @@ impl Session {
     /// Ends what the rules no longer allow, what is on its way included.
     fn revise(&mut self) {
         let permissions = self.service.permissions(&self.peer);
-        let ended = self.service.engine().read(|store| self.watches.revise(store, &permissions));
+        let ended = self.watches.revise(self.service.engine(), &permissions);
         self.delivery = self.delivery.take().filter(|delivery| self.watches.contains(delivery.watch_id));
         self.announce(ended);
     }
@@ -167,14 +175,14 @@ impl Session {
         };
         tokio::select! {
             biased;
-            end = self.service.stream_end(self.needs_leader) => Wake::End(end),
+            end = &mut self.end => Wake::End(end),
             Ok(()) = self.rules.changed() => Wake::Rules,
             request = request => match request {
                 Ok(request) => Wake::Request(request),
                 Err(error) => Wake::End(error),
             },
             () = std::future::ready(()), if self.watches.is_due() => Wake::Due,
-            Ok(()) = self.revisions.changed() => Wake::Changed,
+            () = self.watches.link().woken() => Wake::Found,
             () = &mut self.progress, if self.watches.want_progress() => Wake::Progress,
         }
     }
@@ -185,13 +193,11 @@ impl Session {
         let news = match request.request_union {
             Some(RequestUnion::CreateRequest(request)) => {
                 let permissions = self.service.permissions(&self.peer);
-                Some(engine.read(|store| self.watches.create(store, request, permissions)))
+                Some(self.watches.create(engine, request, permissions))
             }
-            Some(RequestUnion::CancelRequest(request)) => {
-                engine.read(|store| self.watches.cancel(store, request.watch_id))
-            }
+            Some(RequestUnion::CancelRequest(request)) => self.watches.cancel(engine, request.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => {
-                engine.read(|store| self.watches.request_progress(store));
+                self.watches.request_progress(engine);
                 None
             }
             None => None,

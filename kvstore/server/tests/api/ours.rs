@@ -143,3 +143,65 @@ async fn history_is_forgotten_after_its_time_and_what_is_there_stays() {
     assert_eq!((now.kvs[0].value(), now.header.unwrap().revision, compacted()), (&b"2"[..], last, last));
     ours.stop().await;
 }
+
+#[tokio::test]
+async fn a_watch_goes_on_after_a_restart_where_it_was() {
+    let ours = Ours::start(AccessRules::Open, None).await;
+    let client = Client::connect(&ours.endpoint("http"), "a").await;
+    let first = client.put("a", "1").await;
+    let mut watch = client.watch();
+    let request = || pb::WatchCreateRequest { key: client.key("a"), ..Default::default() };
+    watch.create(pb::WatchCreateRequest { start_revision: first, ..request() }).await;
+    let heard = watch.next_event().await.header.unwrap().revision;
+    let missed = client.put("a", "2").await;
+    let dir = ours.stop_and_keep().await;
+
+    let ours = Ours::start_in(dir, AccessRules::Open, None, ServiceSettings::default()).await;
+    let client = Client::connect(&ours.endpoint("http"), "a").await;
+    let mut watch = client.watch();
+    watch.create(pb::WatchCreateRequest { start_revision: heard + 1, ..request() }).await;
+    let response = watch.next_event().await;
+    let kv = response.events[0].kv.as_ref().unwrap();
+    assert_eq!((response.events.len(), kv.mod_revision(), kv.value()), (1, missed, &b"2"[..]));
+    // And what comes now.
+    let last = client.put("a", "3").await;
+    assert_eq!(watch.next_event().await.events[0].kv.as_ref().unwrap().mod_revision(), last);
+    ours.stop().await;
+}
+
+/// In etcd, too; but it does not tell.
+#[tokio::test]
+async fn thousands_who_watch_other_keys_are_not_woken() {
+    let ours = Ours::start(AccessRules::Open, None).await;
+    let client = Client::connect(&ours.endpoint("http"), "a").await;
+    let mut idle = Vec::new();
+    for stream in 0..20 {
+        let mut watch = client.watch();
+        for number in 0..100 {
+            let key = client.key(&format!("idle/{stream}/{number}"));
+            watch.create(pb::WatchCreateRequest { key, ..Default::default() }).await;
+        }
+        idle.push(watch);
+    }
+    let mut watch = client.watch();
+    watch.create(pb::WatchCreateRequest { key: client.key("hot"), ..Default::default() }).await;
+    let counters = ours.server.watch_counters();
+    assert_eq!((counters.streams(), counters.watchers(), counters.slow_watchers()), (21, 2_001, 0));
+    let before = counters.wakes();
+    for _ in 0..50 {
+        client.put("hot", "").await;
+        assert_eq!(watch.next_event().await.events.len(), 1);
+        client.put("cold", "").await;
+    }
+    // One for each that was heard, and none for what no one watches.
+    assert_eq!((counters.wakes() - before, counters.events(), counters.pending_events()), (50, 50, 0));
+    drop((idle, watch));
+    soon(async {
+        while counters.watchers() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(counters.streams(), 0);
+    ours.stop().await;
+}

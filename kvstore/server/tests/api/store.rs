@@ -226,7 +226,16 @@ impl Ours {
         tls: Option<TlsFiles>,
         settings: ServiceSettings,
     ) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), rules, tls, settings).await
+    }
+
+    /// The store that is in a folder, or a new one.
+    pub(crate) async fn start_in(
+        dir: TempDir,
+        rules: AccessRules,
+        tls: Option<TlsFiles>,
+        settings: ServiceSettings,
+    ) -> Self {
         let (access, receiver) = watch::channel(rules);
         let listen = ListenUrl { tls: tls.is_some(), ..ListenUrl::http("127.0.0.1:0".parse().unwrap()) };
         let options = ServerOptions {
@@ -250,7 +259,13 @@ impl Ours {
     }
 
     pub(crate) async fn stop(self) {
+        self.stop_and_keep().await;
+    }
+
+    /// Stops it and returns the folder with all that was in it.
+    pub(crate) async fn stop_and_keep(self) -> TempDir {
         soon(self.server.shutdown()).await.unwrap();
+        self.dir
     }
 }
 

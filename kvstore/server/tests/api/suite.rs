@@ -70,7 +70,12 @@ suite! {
         a_quiet_watch_is_told_how_far_it_is,
         progress_on_request_comes_after_everything_before_it,
         large_revisions_are_split_for_those_who_agree_to_it,
-        a_client_that_says_no_more_still_hears;
+        a_client_that_says_no_more_still_hears,
+        a_watch_of_everything_hears_every_key,
+        nothing_is_heard_of_a_watch_after_its_end,
+        many_watches_on_one_stream_each_hear_their_key,
+        a_compaction_takes_nothing_from_a_watch_that_is_up_to_date,
+        progress_is_not_told_below_the_start;
     lease:
         a_lease_is_granted_once_and_for_long_enough,
         keys_go_with_their_lease_at_one_revision,

@@ -297,3 +297,116 @@ pub(crate) async fn a_client_that_says_no_more_still_hears(client: Client) {
     let response = responses.message().await.unwrap().unwrap();
     assert_eq!(response.events.len(), 1);
 }
+
+/// What the Go client sends for all keys: a first key of one zero byte, and no end. An empty key is the same.
+pub(crate) async fn a_watch_of_everything_hears_every_key(client: Client) {
+    for key in ["\0", ""] {
+        let mut watch = client.watch();
+        let everything =
+            pb::WatchCreateRequest { key: key.into(), range_end: "\0".into(), ..Default::default() };
+        assert_eq!(watch.create(everything).await.watch_id, 0);
+        let first = client.put("a", "1").await;
+        client.put("~", "2").await;
+        client.delete("a").await;
+        let expected = [event("a", "=1", first), event("~", "=2", first + 1), event("a", "gone", first + 2)];
+        assert_eq!(collect(&client, &mut watch, 3).await, expected);
+    }
+}
+
+pub(crate) async fn nothing_is_heard_of_a_watch_after_its_end(client: Client) {
+    let mut watch = client.watch();
+    watch.create(of(&client, "a")).await;
+    for round in 0..20 {
+        // Some of these come before the end, and none behind it.
+        client.put("a", &round.to_string()).await;
+        client.put("a", &round.to_string()).await;
+        let id = round;
+        watch.cancel(id).await;
+        while !watch.next_event().await.canceled {}
+        let created = watch.create(of(&client, "a")).await;
+        assert_eq!((created.watch_id, created.canceled), (id + 1, false));
+        let revision = client.put("a", "new").await;
+        let response = watch.next_event().await;
+        assert_eq!(
+            (response.watch_id, told(&client, &response)),
+            (id + 1, vec![event("a", "=new", revision)])
+        );
+    }
+}
+
+pub(crate) async fn many_watches_on_one_stream_each_hear_their_key(client: Client) {
+    let many = 300;
+    let mut watch = client.watch();
+    for number in 0..many {
+        let created = watch.create(of(&client, &format!("n{number:03}"))).await;
+        assert_eq!(created.watch_id, number);
+    }
+    // The same revision for all of them, then one for each.
+    let put = |number: i64, value: &str| {
+        let request = pb::PutRequest {
+            key: client.key(&format!("n{number:03}")),
+            value: value.to_owned().into(),
+            ..Default::default()
+        };
+        pb::RequestOp { request: Some(Request::RequestPut(request)) }
+    };
+    let all =
+        pb::TxnRequest { success: (0..100).map(|number| put(number, "x")).collect(), ..Default::default() };
+    let revision = client.txn(all).await.unwrap().header.unwrap().revision;
+    let mut heard = std::collections::BTreeSet::new();
+    while heard.len() < 100 {
+        let response = watch.next_event().await;
+        let name = format!("n{:03}", response.watch_id);
+        assert_eq!(told(&client, &response), [event(&name, "=x", revision)]);
+        assert!(heard.insert(response.watch_id));
+    }
+    for number in (0..many).rev() {
+        let revision = client.put(&format!("n{number:03}"), "y").await;
+        let response = watch.next_event().await;
+        let name = format!("n{number:03}");
+        assert_eq!(
+            (response.watch_id, told(&client, &response)),
+            (number, vec![event(&name, "=y", revision)])
+        );
+    }
+}
+
+/// What was written before is delivered, whatever becomes of the history meanwhile.
+pub(crate) async fn a_compaction_takes_nothing_from_a_watch_that_is_up_to_date(client: Client) {
+    let mut watch = client.watch();
+    watch.create(all(&client)).await;
+    for round in 0..20 {
+        let first = client.put("a", "1").await;
+        client.put("b", &round.to_string()).await;
+        let last = client.put("b", "2").await;
+        client.compact(last).await.unwrap();
+        let expected =
+            [event("a", "=1", first), event("b", &format!("={round}"), first + 1), event("b", "=2", last)];
+        assert_eq!(collect(&client, &mut watch, 3).await, expected);
+    }
+}
+
+/// A watch that does not say where it starts is told at once how far it is; nothing is heard of what is before a start.
+pub(crate) async fn progress_is_not_told_below_the_start(client: Client) {
+    let now = client.put("a", "0").await;
+    let mut watch = client.watch();
+    watch.create(of(&client, "a")).await;
+    watch.request_progress().await;
+    let response = watch.next().await;
+    assert_eq!((response.watch_id, response.header.unwrap().revision), (-1, now));
+
+    let mut watch = client.watch();
+    let next = pb::WatchCreateRequest { start_revision: now + 1, progress_notify: true, ..of(&client, "a") };
+    watch.create(next).await;
+    watch.request_progress().await;
+    let elsewhere = client.put("elsewhere", "").await;
+    watch.request_progress().await;
+    loop {
+        let response = watch.next().await;
+        assert!(response.events.is_empty());
+        assert_eq!(response.header.unwrap().revision, elsewhere, "{response:?}");
+        if response.watch_id == -1 {
+            break;
+        }
+    }
+}

@@ -6,25 +6,46 @@ use landbridge_kvstore_store::{DeleteRequest, PutRequest};
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::ChangeFeed;
 use crate::grpc::proto::mvccpb::event::EventType;
+use crate::grpc::watch::Hub;
 
 #[derive(Clone, Debug)]
 enum Action {
     Put(&'static str),
+    /// Many revisions at once, more than an inbox holds in tests.
+    Burst(&'static str),
+    /// All keys from one on, at one revision.
     Delete(&'static str),
     Compact,
-    Create { key: &'static str, end: &'static str, start: i64, no_put: bool },
+    Create {
+        key: &'static str,
+        end: &'static str,
+        start: i64,
+        no_put: bool,
+    },
     Cancel(i64),
     RequestProgress,
+    /// The hub goes on.
+    Advance,
+    /// The feed has lost its place, as when a snapshot is installed.
+    Lose,
     Step,
     ProgressRound,
+}
+
+impl View for Store {
+    fn read<R>(&self, look: impl FnOnce(&Store) -> R) -> R {
+        look(self)
+    }
 }
 
 fn any_action() -> impl Strategy<Value = Action> {
     let key = || prop::sample::select(vec!["a", "b", "c"]);
     let end = prop::sample::select(vec!["", "\0", "b", "c"]);
     prop_oneof![
-        4 => key().prop_map(Action::Put),
+        6 => key().prop_map(Action::Put),
+        1 => key().prop_map(Action::Burst),
         2 => key().prop_map(Action::Delete),
         1 => Just(Action::Compact),
         2 => (key(), end, 0i64..12, any::<bool>())
@@ -32,6 +53,8 @@ fn any_action() -> impl Strategy<Value = Action> {
         1 => (0i64..4).prop_map(Action::Cancel),
         1 => Just(Action::RequestProgress),
         6 => Just(Action::Step),
+        3 => Just(Action::Advance),
+        1 => Just(Action::Lose),
         1 => Just(Action::ProgressRound),
     ]
 }
@@ -40,24 +63,36 @@ fn any_action() -> impl Strategy<Value = Action> {
 struct Seen {
     range: KeyRange,
     no_put: bool,
+    /// The first revision that it wants to hear of, 0 if it did not say.
+    start: i64,
     /// The first revision not yet known.
     next: i64,
 }
 
 #[derive(Default)]
 struct Model {
-    /// Key, and whether it was a put, of each revision; the first is 2.
-    happened: Vec<(Bytes, bool)>,
+    /// Keys, and whether they were put, of each revision; the first is 2.
+    happened: Vec<Vec<(Bytes, bool)>>,
+    live: std::collections::BTreeSet<Bytes>,
     open: BTreeMap<i64, Seen>,
 }
 
 impl Model {
     /// What the watch has to be told between its place and `revision`, included.
     fn owed(&self, seen: &Seen, revision: i64) -> Vec<(Bytes, bool, i64)> {
-        let happened = (2..).zip(&self.happened).filter(|(at, (key, put))| {
+        let happened = (2..).zip(&self.happened);
+        let all = happened.flat_map(|(at, changes)| changes.iter().map(move |(key, put)| (key, *put, at)));
+        let owed = all.filter(|(key, put, at)| {
             (seen.next..=revision).contains(at) && seen.range.contains(key) && !(*put && seen.no_put)
         });
-        happened.map(|(at, (key, put))| (key.clone(), *put, at)).collect()
+        owed.map(|(key, put, at)| (key.clone(), put, at)).collect()
+    }
+
+    fn put(&mut self, store: &mut Store, feed: &ChangeFeed, key: &'static str) {
+        store.put(&PutRequest { key: key.into(), ..PutRequest::default() }).unwrap();
+        feed.record(store);
+        self.happened.push(vec![(key.into(), true)]);
+        self.live.insert(key.into());
     }
 
     fn hear(&mut self, news: News) {
@@ -65,7 +100,7 @@ impl Model {
             News::Changes(mut delivery) => {
                 let id = delivery.watch_id;
                 while let Some(part) = delivery.next_part(1) {
-                    assert!(!part.fragment, "a revision changes one key here");
+                    assert!(!part.fragment, "no watch has agreed to fragments");
                     let told: Vec<_> = part
                         .events
                         .iter()
@@ -97,7 +132,7 @@ impl Model {
                 };
                 for seen in about {
                     assert_eq!(self.owed(seen, revision), []);
-                    assert!(seen.next <= revision + 1, "a watch of the future hears nothing");
+                    assert!(seen.start <= revision, "a watch of the future hears nothing");
                 }
             }
         }
@@ -112,21 +147,28 @@ proptest! {
         actions in prop::collection::vec(any_action(), 0..60),
     ) {
         let mut store = Store::new();
-        let mut watches = Watches::default();
+        let feed = std::sync::Arc::new(ChangeFeed::new(store.revision()));
+        let hub = Hub::new(std::sync::Arc::clone(&feed), 7);
+        let mut watches = Watches::new(hub.link());
         let mut model = Model::default();
-        let quiet = std::iter::repeat_n(Action::Step, 200);
+        let quiet = std::iter::repeat_n([Action::Advance, Action::Step], 200).flatten();
         for action in actions.into_iter().chain(quiet) {
             match action {
                 Action::Put(key) => {
-                    store.put(&PutRequest { key: key.into(), ..PutRequest::default() }).unwrap();
-                    model.happened.push((key.into(), true));
-                    watches.wake();
+                    model.put(&mut store, &feed, key);
+                }
+                Action::Burst(key) => {
+                    for _ in 0..12 {
+                        model.put(&mut store, &feed, key);
+                    }
                 }
                 Action::Delete(key) => {
-                    let range = KeyRange::Single(key.into());
-                    if store.delete(&DeleteRequest { range, prev_kv: false }).unwrap().deleted == 1 {
-                        model.happened.push((key.into(), false));
-                        watches.wake();
+                    let range = KeyRange::From(key.into());
+                    store.delete(&DeleteRequest { range, prev_kv: false }).unwrap();
+                    feed.record(&store);
+                    let gone = model.live.split_off(key.as_bytes());
+                    if !gone.is_empty() {
+                        model.happened.push(gone.into_iter().map(|key| (key, false)).collect());
                     }
                 }
                 Action::Compact => {
@@ -148,7 +190,7 @@ proptest! {
                     prop_assert_eq!(response.canceled, range.is_empty());
                     if !response.canceled {
                         let next = if start == 0 { revision + 1 } else { start };
-                        let before = model.open.insert(response.watch_id, Seen { range, no_put, next });
+                        let before = model.open.insert(response.watch_id, Seen { range, no_put, start, next });
                         prop_assert!(before.is_none());
                     }
                 }
@@ -159,6 +201,11 @@ proptest! {
 model.hear(news);
 }
                 }
+                Action::Advance => {
+                    hub.advance();
+                    watches.take();
+                }
+                Action::Lose => feed.replace(&store),
                 Action::RequestProgress => watches.request_progress(&store),
                 Action::Step => {
                     if watches.is_due()
@@ -168,7 +215,7 @@ model.hear(news);
                     }
                 }
                 Action::ProgressRound => {
-                    for news in watches.progress_round() {
+                    for news in watches.progress_round(&store) {
 model.hear(news);
 }
                 }
@@ -178,7 +225,7 @@ model.hear(news);
         for seen in model.open.values() {
             prop_assert_eq!(model.owed(seen, store.revision()), []);
         }
-        if !model.open.is_empty() && model.open.values().all(|seen| seen.next <= store.revision() + 1) {
+        if !model.open.is_empty() && model.open.values().all(|seen| seen.start <= store.revision()) {
             prop_assert_eq!(watches.progress_wanted, None, "a question is answered once that can be");
         }
     }
