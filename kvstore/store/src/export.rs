@@ -2,20 +2,23 @@
 //! exactly as those that made every change themselves.
 //!
 //! ```text
-//! Store ─► Beginning │ Lease … │ Version … │ Changes … ─► StoreBuilder ─► Store
+//! Store ─► Beginning │ Lease … │ Version … ─► StoreBuilder ─► Store
 //! ```
 //!
 //! Invariants:
 //! - The parts hold all there is: history since the compacted revision, old versions, tombstones, leases without keys.
-//! - A value that keys and history share in one is shared in the other.
+//! - The history is made of the versions, which tell their revision and their number in it; what is shared in a store is
+//!   shared in its copy.
+//! - What a compaction forgot is not among the parts, however much of it is still in memory.
 
 use std::iter;
 
-use bytes::Bytes;
-
-use crate::history::History;
+use crate::compact::{FIRST_REVISION, Sweep};
+use crate::history::{Changes, History};
+use crate::store::size_of_version;
+use crate::tree::Item;
 use crate::versions::Versions;
-use crate::{Event, KeyValue, LeaseId, Store};
+use crate::{Event, LeaseId, Store};
 
 /// A piece of a store. They come in the order of the variants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +27,8 @@ pub enum StorePart {
     Beginning {
         /// The compacted revision, 0 if there is none.
         compacted: i64,
-        /// The first revision whose changes are in the history.
-        oldest: i64,
+        /// The current revision.
+        revision: i64,
     },
     /// A lease, in the order of their numbers.
     Lease {
@@ -36,13 +39,6 @@ pub enum StorePart {
     },
     /// What happened to a key at one revision: keys in their order, and the versions of each from the oldest.
     Version(Event),
-    /// Which keys changed at a revision, in the order of the changes; revisions in their order, without a gap.
-    Changes {
-        /// When.
-        revision: i64,
-        /// What. Each has a version of that revision.
-        keys: Vec<Bytes>,
-    },
 }
 
 /// Why parts make no store.
@@ -60,8 +56,8 @@ pub enum BuildError {
         /// The lease.
         lease: i64,
     },
-    /// A key is said to have changed at a revision that it has no version of.
-    #[error("a key has no version of revision {revision}, at which it is said to have changed")]
+    /// Not all changes of a revision are there.
+    #[error("the changes of revision {revision} are not complete")]
     UnknownVersion {
         /// The revision.
         revision: i64,
@@ -71,20 +67,14 @@ pub enum BuildError {
 impl Store {
     /// All there is, piece by piece.
     pub fn parts(&self) -> impl Iterator<Item = StorePart> {
-        let oldest = self.history.revisions().oldest;
-        let beginning = StorePart::Beginning { compacted: self.compacted, oldest };
+        let beginning = StorePart::Beginning { compacted: self.compacted, revision: self.revision() };
         let leases = self.leases.ids().filter_map(|id| {
             self.leases.ttl_seconds(id).map(|ttl_seconds| StorePart::Lease { id, ttl_seconds })
         });
-        let versions = self.keys.values().flat_map(|versions| {
-            versions.iter().map(|version| StorePart::Version(Event::of(version.clone())))
+        let versions = self.keys.iter().flat_map(|versions| {
+            versions.kept(self.compacted).map(|version| StorePart::Version(Event::of(version.clone())))
         });
-        let changes =
-            (oldest..).zip(self.history.since(oldest)).map(|(revision, events)| StorePart::Changes {
-                revision,
-                keys: events.iter().map(|event| Bytes::copy_from_slice(event.key())).collect(),
-            });
-        iter::once(beginning).chain(leases).chain(versions).chain(changes)
+        iter::once(beginning).chain(leases).chain(versions)
     }
 }
 
@@ -92,10 +82,12 @@ impl Store {
 #[derive(Debug, Default)]
 pub struct StoreBuilder {
     store: Option<Store>,
+    /// The current revision that the beginning told.
+    revision: i64,
     /// The key whose versions came last, with those.
-    last: Option<(Bytes, Versions)>,
-    /// Whether changes have come.
-    in_history: bool,
+    last: Option<Versions>,
+    /// Versions that are changes of the history: revision, number in it, and the change.
+    changes: Vec<(i64, u32, Event)>,
 }
 
 impl StoreBuilder {
@@ -110,25 +102,26 @@ impl StoreBuilder {
     /// [`BuildError`] if it does not fit those before; then the builder is of no more use.
     pub fn add(&mut self, part: StorePart) -> Result<(), BuildError> {
         let Some(store) = &mut self.store else {
-            let StorePart::Beginning { compacted, oldest } = part else { return Err(BuildError::Beginning) };
-            let history = History::from(oldest);
-            self.store = Some(Store { history, compacted, ..Store::new() });
+            let StorePart::Beginning { compacted, revision } = part else {
+                return Err(BuildError::Beginning);
+            };
+            if compacted < 0 || revision < compacted.max(1) {
+                return Err(BuildError::Beginning);
+            }
+            let history = History::from(compacted.max(FIRST_REVISION));
+            self.store = Some(Store { history, compacted, sweep: Sweep::new(compacted), ..Store::new() });
+            self.revision = revision;
             return Ok(());
         };
         match part {
             StorePart::Beginning { .. } => Err(BuildError::Beginning),
             StorePart::Lease { id, ttl_seconds } => {
-                if self.last.is_some() || self.in_history || store.leases.ids().next_back() >= Some(id) {
+                if self.last.is_some() || store.leases.last() >= Some(id) {
                     return Err(BuildError::OutOfOrder);
                 }
                 store.leases.grant(id, ttl_seconds).map_err(|_| BuildError::OutOfOrder)
             }
-            StorePart::Version(event) if !self.in_history => self.add_version(&event),
-            StorePart::Version(_) => Err(BuildError::OutOfOrder),
-            StorePart::Changes { revision, keys } => {
-                self.finish_key()?;
-                self.add_changes(revision, &keys)
-            }
+            StorePart::Version(event) => self.add_version(event),
         }
     }
 
@@ -138,50 +131,59 @@ impl StoreBuilder {
     /// [`BuildError`] if they are no store.
     pub fn finish(mut self) -> Result<Store, BuildError> {
         self.finish_key()?;
-        self.store.ok_or(BuildError::Beginning)
+        let mut store = self.store.ok_or(BuildError::Beginning)?;
+        self.changes.sort_unstable_by_key(|(revision, number, _)| (*revision, *number));
+        let mut changes = self.changes.into_iter().peekable();
+        for revision in store.revision() + 1..=self.revision {
+            let mut events = Vec::new();
+            while let Some((_, number, event)) = changes.next_if(|(at, ..)| *at == revision) {
+                if usize::try_from(number) != Ok(events.len()) {
+                    return Err(BuildError::UnknownVersion { revision });
+                }
+                events.push(event);
+            }
+            if events.is_empty() {
+                return Err(BuildError::UnknownVersion { revision });
+            }
+            store.history.push(Changes::new(events));
+        }
+        if changes.next().is_some() { Err(BuildError::OutOfOrder) } else { Ok(store) }
     }
 
-    fn add_version(&mut self, event: &Event) -> Result<(), BuildError> {
-        if self.last.as_ref().is_some_and(|(key, _)| key != event.key()) {
+    fn add_version(&mut self, event: Event) -> Result<(), BuildError> {
+        if self.last.as_ref().is_some_and(|last| last.key() != event.key()) {
             self.finish_key()?;
         }
-        let (_, versions) =
-            self.last.get_or_insert_with(|| (Bytes::copy_from_slice(event.key()), Versions::default()));
-        if versions.iter().next_back().is_some_and(|last| last.mod_revision() >= event.revision()) {
-            return Err(BuildError::OutOfOrder);
+        let Some(store) = &mut self.store else { return Err(BuildError::Beginning) };
+        let version = event.key_value().clone();
+        let revision = event.revision();
+        store.size += size_of_version(&version);
+        match &mut self.last {
+            Some(last) if last.newest().mod_revision() >= revision => return Err(BuildError::OutOfOrder),
+            Some(last) => last.push(version),
+            None => self.last = Some(Versions::new(version)),
         }
-        versions.push(event.key_value().clone());
+        if revision >= store.history.revisions().oldest {
+            self.changes.push((revision, event.key_value().sub_revision(), event));
+        }
         Ok(())
     }
 
     /// Takes in the key whose versions came last.
     fn finish_key(&mut self) -> Result<(), BuildError> {
-        let (Some((key, versions)), Some(store)) = (self.last.take(), &mut self.store) else { return Ok(()) };
-        if store.keys.last_key_value().is_some_and(|(last, _)| *last >= key) {
+        let (Some(versions), Some(store)) = (self.last.take(), &mut self.store) else { return Ok(()) };
+        if store.keys.last().is_some_and(|last| last.key() >= versions.key()) {
             return Err(BuildError::OutOfOrder);
         }
-        if let Some(lease) = versions.current().and_then(KeyValue::lease) {
+        if let Some(kv) = versions.current()
+            && let Some(lease) = kv.lease()
+        {
             if !store.leases.exists(lease) {
                 return Err(BuildError::UnknownLease { lease: lease.get() });
             }
-            store.leases.reattach(&key, None, Some(lease));
+            store.leases.put(None, kv);
         }
-        store.keys.insert(key, versions);
-        Ok(())
-    }
-
-    fn add_changes(&mut self, revision: i64, keys: &[Bytes]) -> Result<(), BuildError> {
-        let store = self.store.as_mut().ok_or(BuildError::Beginning)?;
-        self.in_history = true;
-        if revision != store.revision() + 1 {
-            return Err(BuildError::OutOfOrder);
-        }
-        let event = |key: &Bytes| {
-            let version = store.keys.get(key)?.of(revision)?;
-            Some(Event::of(version.clone()))
-        };
-        let events: Option<Vec<Event>> = keys.iter().map(event).collect();
-        store.history.push(events.ok_or(BuildError::UnknownVersion { revision })?);
+        store.keys.insert(versions);
         Ok(())
     }
 }
@@ -253,8 +255,8 @@ mod tests {
             BuildError::UnknownVersion { revision: 4 }
         );
         assert_eq!(
-            without(&|part| matches!(part, StorePart::Changes { revision: 3, .. })),
-            BuildError::OutOfOrder
+            without(&|part| matches!(part, StorePart::Version(event) if event.revision() == 6)),
+            BuildError::UnknownVersion { revision: 6 }
         );
         assert_eq!(
             built(parts.iter().cloned().chain([parts[1].clone()])).unwrap_err(),

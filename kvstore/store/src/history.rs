@@ -1,9 +1,23 @@
 //! What changed at which revision, for those who watch.
+//!
+//! ```text
+//! forgotten, not yet taken away ─► oldest … full chunks … ─► tail, not full ─► newest
+//! ```
+//!
+//! Invariants:
+//! - From the oldest revision to the newest each has its changes, in the order of the changes.
+//! - A copy costs nothing, since chunks are shared, and the next change copies the tail alone.
 
-use std::collections::VecDeque;
+mod chunk;
+
+use std::ops::{Bound, Deref};
+use std::slice;
 use std::sync::Arc;
 
-use crate::KeyValue;
+use chunk::{CHUNK_LEN, CHUNK_REVISIONS, Chunk};
+
+use crate::tree::Tree;
+use crate::{KeyRange, KeyValue};
 
 /// One change of one key: a version of it, which it shares with the index. As cheap to clone as that.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,11 +64,57 @@ pub struct Revisions {
     pub newest: i64,
 }
 
-/// The changes of each revision from `oldest` on, without a gap; each list in the order of the changes.
+/// The changes of one revision. Most are one, which needs no memory besides the version that it shares.
+#[derive(Clone, Debug)]
+pub struct Changes(Events);
+
+#[derive(Clone, Debug)]
+enum Events {
+    One(Event),
+    Many(Arc<Vec<Event>>),
+    /// They were forgotten.
+    Gone,
+}
+
+impl Changes {
+    const GONE: Self = Self(Events::Gone);
+
+    pub(crate) fn new(mut events: Vec<Event>) -> Self {
+        if events.len() > 1 {
+            return Self(Events::Many(Arc::new(events)));
+        }
+        Self(events.pop().map_or(Events::Gone, Events::One))
+    }
+}
+
+impl Deref for Changes {
+    type Target = [Event];
+
+    fn deref(&self) -> &[Event] {
+        match &self.0 {
+            Events::One(event) => slice::from_ref(event),
+            Events::Many(events) => events,
+            Events::Gone => &[],
+        }
+    }
+}
+
+/// By how much an event changes the number of keys.
+fn difference(event: &Event) -> i64 {
+    let kv = event.key_value();
+    match kv.version() {
+        _ if kv.is_deletion() => -1,
+        1 => 1,
+        _ => 0,
+    }
+}
+
+/// The changes of each revision.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     oldest: i64,
-    changes: VecDeque<Arc<[Event]>>,
+    full: Tree<Arc<Chunk>>,
+    tail: Arc<Chunk>,
 }
 
 impl History {
@@ -65,34 +125,86 @@ impl History {
 
     /// A history that begins with the revision `oldest`, which is not there yet.
     pub(crate) fn from(oldest: i64) -> Self {
-        Self { oldest, changes: VecDeque::new() }
+        Self { oldest, full: Tree::default(), tail: Arc::new(Chunk::new(oldest)) }
     }
 
-    pub(crate) fn push(&mut self, events: Vec<Event>) {
-        self.changes.push_back(events.into());
+    /// Adds the next revision.
+    pub(crate) fn push(&mut self, changes: Changes) {
+        let tail = Arc::make_mut(&mut self.tail);
+        tail.push(changes);
+        if tail.len() == CHUNK_LEN {
+            let next = Arc::new(Chunk::new(tail.end()));
+            self.full.insert(std::mem::replace(&mut self.tail, next));
+        }
     }
 
     pub(crate) fn revisions(&self) -> Revisions {
-        let newest =
-            self.oldest + i64::try_from(self.changes.len()).expect("memory ends before the numbers do") - 1;
-        Revisions { oldest: self.oldest, newest }
-    }
-
-    /// The changes of one revision.
-    pub(crate) fn at(&self, revision: i64) -> Option<&Arc<[Event]>> {
-        self.changes.get(usize::try_from(revision - self.oldest).ok()?)
+        Revisions { oldest: self.oldest, newest: self.tail.end() - 1 }
     }
 
     /// The changes of each revision from `first` on.
-    pub(crate) fn since(&self, first: i64) -> impl Iterator<Item = &Arc<[Event]>> {
-        let skipped = usize::try_from(first - self.oldest).unwrap_or(0).min(self.changes.len());
-        self.changes.range(skipped..)
+    pub(crate) fn since(&self, first: i64) -> impl Iterator<Item = &[Event]> {
+        let first = first.max(self.oldest);
+        self.chunks(first).flat_map(move |chunk| chunk.since(first)).map(|changes| &**changes)
     }
 
-    /// Forgets everything before `revision`.
+    /// By how much the number of keys in `range` has grown since `revision`, by a look at the changes; nothing if these are
+    /// more than `most`.
+    pub(crate) fn growth_since(&self, revision: i64, range: &KeyRange, most: usize) -> Option<i64> {
+        let first = revision + 1;
+        let mut seen = 0;
+        let mut growth = 0;
+        for chunk in self.chunks(first) {
+            for event in chunk.turns_since(first).flat_map(|changes| &**changes) {
+                seen += 1;
+                if seen > most {
+                    return None;
+                }
+                if range.contains(event.key()) {
+                    growth += difference(event);
+                }
+            }
+        }
+        Some(growth)
+    }
+
+    /// From now on nobody asks for anything before `revision`. It is taken away later.
     pub(crate) fn forget_before(&mut self, revision: i64) {
-        let forgotten = usize::try_from(revision - self.oldest).unwrap_or(0).min(self.changes.len());
-        self.changes.drain(..forgotten);
         self.oldest = self.oldest.max(revision);
     }
+
+    /// The changes of a revision, unless they were taken away. A forgotten revision may still have them.
+    pub(crate) fn at(&self, revision: i64) -> Option<Changes> {
+        let chunk = self.chunks(revision).next().filter(|chunk| chunk.first() <= revision)?;
+        chunk.since(revision).next().cloned()
+    }
+
+    /// Takes the changes of a forgotten revision away.
+    pub(crate) fn take(&mut self, revision: i64) {
+        let take = |chunk: &mut Arc<Chunk>| Arc::make_mut(chunk).take(revision);
+        if revision >= self.tail.first() {
+            return take(&mut self.tail);
+        }
+        let Some(first) = self.chunks(revision).next().map(Chunk::first) else { return };
+        self.full.alter(&first, |chunk| match chunk {
+            Some(chunk) if chunk.end() - 1 > revision => {
+                take(chunk);
+                (crate::tree::Change::Keep, ())
+            }
+            // With the last one, all of it goes.
+            _ => (crate::tree::Change::Remove, ()),
+        });
+    }
+
+    /// The chunks from the one on that has the revision `first`.
+    fn chunks(&self, first: i64) -> impl Iterator<Item = &Chunk> {
+        let before = first.saturating_sub(CHUNK_REVISIONS);
+        let full = self.full.range((Bound::Excluded(&before), Bound::Unbounded));
+        full.map(|chunk| &**chunk).chain([&*self.tail])
+    }
+}
+
+/// By how much `events` change the number of keys in `range`.
+pub(crate) fn growth(events: &[Event], range: &KeyRange) -> i64 {
+    events.iter().filter(|event| range.contains(event.key())).map(difference).sum()
 }

@@ -150,6 +150,12 @@ impl KeyValue {
         Self::with_sub_revision(&fields, sub_revision)
     }
 
+    /// What etcd has on disk: the encoding; of a deletion, that of the key alone.
+    pub(crate) fn stored_by_etcd(&self) -> &[u8] {
+        let encoded = self.encoded();
+        if self.is_deletion() { wire::key_field(encoded) } else { encoded }
+    }
+
     /// Whether it says that the key was deleted.
     pub(crate) fn is_deletion(&self) -> bool {
         wire::is_deletion(self.encoded())

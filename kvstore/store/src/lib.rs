@@ -19,6 +19,7 @@
 mod compact;
 mod error;
 mod export;
+mod hash;
 mod history;
 mod key_range;
 mod key_value;
@@ -26,6 +27,7 @@ mod lease;
 mod lease_clock;
 mod range;
 mod store;
+mod tree;
 mod txn;
 mod versions;
 mod watch;
@@ -33,7 +35,8 @@ mod watch_index;
 
 pub use error::{RangeError, StoreError};
 pub use export::{BuildError, StoreBuilder, StorePart};
-pub use history::{Event, Revisions};
+pub use hash::HashKv;
+pub use history::{Changes, Event, Revisions};
 pub use key_range::KeyRange;
 pub use key_value::{Fields, InvalidKeyValue, KeyValue};
 pub use lease::{InvalidLeaseId, LeaseId};

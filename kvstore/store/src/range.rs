@@ -2,7 +2,9 @@
 
 use std::cmp::Ordering;
 
-use crate::{KeyRange, KeyValue, RangeError, Store, StoreError};
+use crate::tree::{Bounds, Iter};
+use crate::versions::Versions;
+use crate::{Event, KeyRange, KeyValue, RangeError, Store, StoreError, history};
 
 /// Reads keys at a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +122,7 @@ impl Store {
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
         request.range.validate()?;
         self.check_range(request)?;
-        Ok(self.range_checked(request))
+        Ok(self.range_checked(request, &[]))
     }
 
     /// Checks what depends on the state. A range that passes cannot fail.
@@ -134,22 +136,24 @@ impl Store {
         Ok(())
     }
 
-    pub(crate) fn range_checked(&self, request: &RangeRequest) -> RangeResponse {
+    /// Reads keys in the midst of a transaction that has made the changes `pending`, which are no revision yet.
+    pub(crate) fn range_checked(&self, request: &RangeRequest, pending: &[Event]) -> RangeResponse {
         let Some(bounds) = request.range.bounds() else { return RangeResponse::default() };
-        let mut there =
-            self.keys.range::<[u8], _>(bounds).filter_map(|(_, versions)| match request.revision {
-                ..=0 => versions.current(),
-                revision => versions.at(revision),
-            });
-        let counted = |count: usize| i64::try_from(count).expect("memory ends before the numbers do");
+        let revision = (request.revision > 0).then_some(request.revision);
         if request.count_only {
-            return RangeResponse { count: counted(there.count()), ..RangeResponse::default() };
+            let count = counted(self.count_at(&request.range, bounds, revision, pending));
+            return RangeResponse { count, ..RangeResponse::default() };
         }
+        let there = self.keys_at(bounds, revision);
         let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
         if request.keeps_key_order() {
-            let kvs: Vec<KeyValue> = there.by_ref().take(limit).cloned().collect();
-            let left = there.count();
-            return RangeResponse { count: counted(kvs.len() + left), more: left > 0, kvs };
+            let kvs: Vec<KeyValue> = there.take(limit).cloned().collect();
+            let count = if kvs.len() < limit {
+                kvs.len()
+            } else {
+                self.count_at(&request.range, bounds, revision, pending)
+            };
+            return RangeResponse { count: counted(count), more: count > kvs.len(), kvs };
         }
         let mut count = 0;
         let mut kvs: Vec<KeyValue> =
@@ -163,5 +167,55 @@ impl Store {
         let more = kvs.len() > limit;
         kvs.truncate(limit);
         RangeResponse { kvs, count: counted(count), more }
+    }
+
+    /// The keys of a range as they were at `revision`, or as they are now.
+    fn keys_at(&self, bounds: Bounds<'_, [u8]>, revision: Option<i64>) -> Keys<'_> {
+        match revision {
+            // Where nothing lives now, something may have lived then.
+            Some(revision) => Keys::Then(self.keys.range(bounds), revision),
+            None => Keys::Now(self.keys.live(bounds)),
+        }
+    }
+
+    /// How many keys of a range there were at `revision`, or are now.
+    ///
+    /// At an old revision it is the count of now without what changed since, unless that is more than the range has.
+    fn count_at(
+        &self,
+        range: &KeyRange,
+        bounds: Bounds<'_, [u8]>,
+        revision: Option<i64>,
+        pending: &[Event],
+    ) -> usize {
+        let now = self.keys.count_range(bounds);
+        let Some(revision) = revision else { return now.live };
+        let growth = self.history.growth_since(revision, range, now.items);
+        let then = growth.and_then(|growth| {
+            let growth = isize::try_from(growth + history::growth(pending, range)).ok()?;
+            now.live.checked_add_signed(-growth)
+        });
+        then.unwrap_or_else(|| self.keys_at(bounds, Some(revision)).count())
+    }
+}
+
+fn counted(count: usize) -> i64 {
+    i64::try_from(count).expect("memory ends before the numbers do")
+}
+
+/// Keys of a range, in their order.
+enum Keys<'a> {
+    Now(Iter<'a, Versions>),
+    Then(Iter<'a, Versions>, i64),
+}
+
+impl<'a> Iterator for Keys<'a> {
+    type Item = &'a KeyValue;
+
+    fn next(&mut self) -> Option<&'a KeyValue> {
+        match self {
+            Self::Now(keys) => keys.next().map(Versions::newest),
+            Self::Then(keys, revision) => keys.find_map(|versions| versions.at(*revision)),
+        }
     }
 }

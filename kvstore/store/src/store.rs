@@ -1,25 +1,28 @@
 //! The store: its state, and what single writes do to it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use bytes::Bytes;
 
-use crate::history::{Event, History, Revisions};
+use crate::compact::Sweep;
+use crate::history::{Changes, Event, History, Revisions};
 use crate::lease::{LeaseId, Leases};
+use crate::tree::{Change, Item, Tree};
 use crate::versions::Versions;
 use crate::{Fields, KeyRange, KeyValue, StoreError};
 
 /// Keys with their versions, leases and the history of changes.
 ///
-/// Starts empty at revision 1; the first write is revision 2.
+/// Starts empty at revision 1; the first write is revision 2. A clone costs nothing, and stays as it was: each of the two
+/// copies what it changes, some thousand bytes at a time.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pub(crate) keys: BTreeMap<Bytes, Versions>,
+    pub(crate) keys: Tree<Versions>,
     pub(crate) leases: Leases,
     pub(crate) history: History,
     /// The oldest revision that can still be read, or 0 if none was ever compacted.
     pub(crate) compacted: i64,
+    pub(crate) sweep: Sweep,
+    /// Of all versions that are in memory.
+    pub(crate) size: u64,
 }
 
 /// Sets the value of a key.
@@ -73,7 +76,14 @@ impl Default for Store {
 impl Store {
     /// An empty store at revision 1.
     pub fn new() -> Self {
-        Self { keys: BTreeMap::new(), leases: Leases::default(), history: History::new(), compacted: 0 }
+        Self {
+            keys: Tree::default(),
+            leases: Leases::default(),
+            history: History::new(),
+            compacted: 0,
+            sweep: Sweep::new(0),
+            size: 0,
+        }
     }
 
     /// The revision of the last change, 1 if there was none.
@@ -92,8 +102,8 @@ impl Store {
     }
 
     /// The changes of one revision in their order, unless that is compacted or still to come.
-    pub fn changes_at(&self, revision: i64) -> Option<&Arc<[Event]>> {
-        self.history.at(revision)
+    pub fn changes_at(&self, revision: i64) -> Option<Changes> {
+        if revision < self.history.revisions().oldest { None } else { self.history.at(revision) }
     }
 
     /// Puts a key.
@@ -136,9 +146,7 @@ impl Store {
     pub fn revoke_lease(&mut self, id: LeaseId) -> Result<(), StoreError> {
         let keys = self.leases.revoke(id)?;
         let mut write = Write::new(self);
-        for key in keys {
-            write.delete_key(&key);
-        }
+        write.delete_keys(keys.iter().map(Item::key));
         write.commit();
         Ok(())
     }
@@ -156,6 +164,17 @@ impl Store {
     /// The keys of a lease in order; none if it does not exist.
     pub fn lease_keys(&self, id: LeaseId) -> impl Iterator<Item = &[u8]> {
         self.leases.keys(id)
+    }
+
+    /// The first key of a lease that is at `from` or above.
+    pub fn lease_key_from(&self, id: LeaseId, from: &[u8]) -> Option<&[u8]> {
+        self.leases.key_from(id, from)
+    }
+
+    /// How many bytes all versions of all keys take, about: keys, values and a fixed amount for each. What a compaction
+    /// forgot counts until [`Store::compact_step`] has let go of it.
+    pub fn size_bytes(&self) -> u64 {
+        self.size
     }
 
     /// The key as it is now.
@@ -209,7 +228,7 @@ impl KeyRange {
 pub(crate) struct Write<'a> {
     pub(crate) store: &'a mut Store,
     revision: i64,
-    events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
 }
 
 impl<'a> Write<'a> {
@@ -224,34 +243,46 @@ impl<'a> Write<'a> {
     }
 
     pub(crate) fn put(&mut self, request: &PutRequest) -> PutResponse {
-        let previous = self.store.current(&request.key).cloned();
-        let kept = previous.as_ref().map(KeyValue::fields);
-        let lease = if request.ignore_lease { kept.and_then(|kv| kv.lease) } else { request.lease };
-        let fields = Fields {
-            key: &request.key,
-            create_revision: kept.map_or(self.revision, |kv| kv.create_revision),
-            mod_revision: self.revision,
-            version: kept.map_or(0, |kv| kv.version) + 1,
-            value: kept.filter(|_| request.ignore_value).map_or(&request.value, |kv| kv.value),
-            lease,
-        };
-        let kv = KeyValue::with_sub_revision(&fields, self.sub_revision());
-        self.store.leases.reattach(&request.key, kept.and_then(|kv| kv.lease), lease);
-        self.store.keys.entry(request.key.clone()).or_default().push(kv.clone());
+        let (revision, sub_revision) = (self.revision, self.sub_revision());
+        let (previous, kv) = self.store.keys.alter(&request.key, |versions| {
+            let previous = versions.as_ref().and_then(|versions| versions.current().cloned());
+            let kept = previous.as_ref().map(KeyValue::fields);
+            let lease = if request.ignore_lease { kept.and_then(|kv| kv.lease) } else { request.lease };
+            let fields = Fields {
+                key: &request.key,
+                create_revision: kept.map_or(revision, |kv| kv.create_revision),
+                mod_revision: revision,
+                version: kept.map_or(0, |kv| kv.version) + 1,
+                value: kept.filter(|_| request.ignore_value).map_or(&request.value, |kv| kv.value),
+                lease,
+            };
+            let kv = KeyValue::with_sub_revision(&fields, sub_revision);
+            let change = match versions {
+                Some(versions) => {
+                    versions.push(kv.clone());
+                    Change::Keep
+                }
+                None => Change::Put(Versions::new(kv.clone())),
+            };
+            (change, (previous, kv))
+        });
+        self.store.size += size_of_version(&kv);
+        self.store.leases.put(previous.as_ref(), &kv);
         self.events.push(Event::of(kv));
         PutResponse { prev_kv: previous.filter(|_| request.prev_kv) }
     }
 
     pub(crate) fn delete(&mut self, request: &DeleteRequest) -> DeleteResponse {
         let Some(bounds) = request.range.bounds() else { return DeleteResponse::default() };
-        let there: Vec<KeyValue> = self
-            .store
-            .keys
-            .range::<[u8], _>(bounds)
-            .filter_map(|(_, versions)| versions.current().cloned())
-            .collect();
-        for kv in &there {
-            self.delete_key(kv.key());
+        let there: Vec<KeyValue> =
+            self.store.keys.live(bounds).map(|versions| versions.newest().clone()).collect();
+        self.delete_keys(there.iter().map(KeyValue::key));
+        let mut leased: Vec<(LeaseId, &KeyValue)> =
+            there.iter().filter_map(|kv| Some((kv.lease()?, kv))).collect();
+        // Those of a lease stay in the order of the keys.
+        leased.sort_by_key(|(lease, _)| *lease);
+        for kvs in leased.chunk_by(|(one, _), (other, _)| one == other) {
+            self.store.leases.detach(kvs[0].0, kvs.iter().map(|(_, kv)| kv.key()));
         }
         DeleteResponse {
             deleted: i64::try_from(there.len()).expect("memory ends before the numbers do"),
@@ -259,25 +290,38 @@ impl<'a> Write<'a> {
         }
     }
 
-    /// Deletes a key that exists.
-    fn delete_key(&mut self, key: &[u8]) {
-        let deletion = KeyValue::deletion(key, self.revision, self.sub_revision());
-        let Some(versions) = self.store.keys.get_mut(key) else { return };
-        let lease = versions.current().and_then(KeyValue::lease);
-        versions.push(deletion.clone());
-        self.store.leases.reattach(key, lease, None);
-        self.events.push(Event::of(deletion));
+    /// Deletes keys that exist, in their order.
+    fn delete_keys<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) {
+        let Self { store: Store { keys: index, size, .. }, revision, events } = self;
+        index.alter_each(keys, |versions| {
+            let deletion = KeyValue::deletion(versions.key(), *revision, sub_revision(events));
+            *size += size_of_version(&deletion);
+            versions.push(deletion.clone());
+            events.push(Event::of(deletion));
+            true
+        });
     }
 
     /// The number of the next change.
     fn sub_revision(&self) -> u32 {
-        u32::try_from(self.events.len()).expect("memory ends before the numbers do")
+        sub_revision(&self.events)
     }
 
     /// Makes the changes, if there are any, the next revision of the store.
     pub(crate) fn commit(self) {
         if !self.events.is_empty() {
-            self.store.history.push(self.events);
+            self.store.history.push(Changes::new(self.events));
         }
     }
+}
+
+fn sub_revision(events: &[Event]) -> u32 {
+    u32::try_from(events.len()).expect("memory ends before the numbers do")
+}
+
+/// What a version counts for in the size of a store.
+pub(crate) fn size_of_version(version: &KeyValue) -> u64 {
+    /// Handles in the index and in the history, and what a key's entry takes.
+    const OVERHEAD: usize = 64;
+    (version.encoded().len() + OVERHEAD) as u64
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::store::Write;
+use crate::versions::Versions;
 use crate::{
     DeleteRequest, DeleteResponse, KeyRange, KeyValue, LeaseId, PutRequest, PutResponse, RangeRequest,
     RangeResponse, Store, StoreError,
@@ -155,7 +156,7 @@ impl Store {
     fn read_branch(&self, branch: &Branch<'_>) -> TxnResponse {
         let read = |step: &Step<'_>| {
             let result = match step {
-                Step::Range(range) => OpResult::Range(self.range_checked(range)),
+                Step::Range(range) => OpResult::Range(self.range_checked(range, &[])),
                 Step::Txn(inner) => OpResult::Txn(self.read_branch(inner)),
                 Step::Put(_) | Step::Delete(_) => unreachable!("the transaction only reads"),
             };
@@ -178,8 +179,7 @@ impl Store {
 
     fn holds(&self, compare: &Compare) -> bool {
         let Some(bounds) = compare.range.bounds() else { return compare.holds_for(None) };
-        let mut keys =
-            self.keys.range::<[u8], _>(bounds).filter_map(|(_, versions)| versions.current()).peekable();
+        let mut keys = self.keys.live(bounds).map(Versions::newest).peekable();
         if keys.peek().is_none() {
             return compare.holds_for(None);
         }
@@ -246,7 +246,7 @@ impl Write<'_> {
     fn run(&mut self, branch: &Branch<'_>) -> TxnResponse {
         let run = |step: &Step<'_>| {
             let result = match step {
-                Step::Range(range) => OpResult::Range(self.store.range_checked(range)),
+                Step::Range(range) => OpResult::Range(self.store.range_checked(range, &self.events)),
                 Step::Put(put) => OpResult::Put(self.put(put)),
                 Step::Delete(delete) => OpResult::Delete(self.delete(delete)),
                 Step::Txn(inner) => OpResult::Txn(self.run(inner)),

@@ -90,6 +90,8 @@ enum Step {
     Revoke(LeaseId),
     /// Of what there is, in hundredths.
     Compact(u8),
+    /// Lets go of what was forgotten, at so many keys.
+    CompactStep(usize),
 }
 
 fn any_key() -> impl Strategy<Value = Bytes> {
@@ -141,6 +143,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => any_lease().prop_map(Step::Grant),
         1 => any_lease().prop_map(Step::Revoke),
         1 => (0u8..=100).prop_map(Step::Compact),
+        1 => (1usize..6).prop_map(Step::CompactStep),
     ]
 }
 
@@ -234,6 +237,11 @@ fn take(store: &mut Store, model: &mut Model, step: &Step) {
             let expected = if revision <= compacted { Err(RangeError::Compacted) } else { Ok(()) };
             assert_eq!(store.compact(revision), expected);
         }
+        Step::CompactStep(max_keys) => {
+            let before = store.size_bytes();
+            store.compact_step(*max_keys);
+            assert!(store.size_bytes() <= before);
+        }
     }
     assert_eq!(store.revision(), model.revision());
 }
@@ -285,6 +293,23 @@ fn check_watch(batches: &[(Event, Option<KeyValue>)], range: &KeyRange, model: &
     assert!(given.is_empty(), "{given:?}");
 }
 
+/// Pages and counts of a range at any revision are those of the model, whichever way they are found.
+fn check_pages(store: &Store, model: &Model, range: &KeyRange) {
+    for (revision, keys) in (1..).zip(&model.revisions).filter(|(at, _)| *at >= store.compacted_revision()) {
+        let there: Vec<&KeyValue> = keys.values().filter(|kv| range.contains(kv.key())).collect();
+        let request = RangeRequest { revision, ..RangeRequest::new(range.clone()) };
+        let count = store.range(&RangeRequest { count_only: true, ..request.clone() }).unwrap().count;
+        assert_eq!(count, i64::try_from(there.len()).unwrap(), "at {revision}");
+        for limit in 1..4 {
+            let page = store.range(&RangeRequest { limit, ..request.clone() }).unwrap();
+            let kept = usize::try_from(limit).unwrap().min(there.len());
+            assert!(page.kvs.iter().eq(there[..kept].iter().copied()), "at {revision}");
+            assert_eq!((page.count, page.more), (count, kept < there.len()), "at {revision}");
+        }
+    }
+}
+
+/// However much of what was forgotten is still in memory, it is not seen.
 fn rebuilt(store: &Store) -> Store {
     let mut builder = StoreBuilder::new();
     for part in store.parts() {
@@ -292,6 +317,14 @@ fn rebuilt(store: &Store) -> Store {
     }
     let copy = builder.finish().unwrap();
     assert!(copy.parts().eq(store.parts()));
+    let mut swept = store.clone();
+    while swept.compact_step(3) {}
+    assert!(copy.parts().eq(swept.parts()));
+    assert_eq!(copy.size_bytes(), swept.size_bytes());
+    for revision in store.compacted_revision()..=store.revision() {
+        let hash = store.hash_kv(revision).unwrap();
+        assert_eq!((copy.hash_kv(revision), swept.hash_kv(revision)), (Ok(hash), Ok(hash)));
+    }
     copy
 }
 
@@ -314,8 +347,12 @@ proptest! {
             if index % steps_between_polls != 0 {
                 continue;
             }
+            check_pages(&store, &model, &range);
             // A member that begins with a snapshot here is no different from one that was there all the time.
-            store = rebuilt(&store);
+            let copy = rebuilt(&store);
+            if index % 2 == 0 {
+                store = copy;
+            }
             check_reads(&store, &model);
             loop {
                 match watcher.step(&store) {

@@ -12,9 +12,9 @@
 //! - What is compacted while it waits here is still here, so that a watcher that was up to date misses nothing.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use landbridge_kvstore_store::{Event, Store};
+use landbridge_kvstore_store::{Changes, Event, Store};
 
 /// Revisions that wait at most.
 const MAX_REVISIONS: usize = 16 << 10;
@@ -29,7 +29,7 @@ pub(crate) struct ChangeFeed(Mutex<Queue>);
 struct Queue {
     /// Whether anyone takes something.
     is_wanted: bool,
-    waiting: VecDeque<Arc<[Event]>>,
+    waiting: VecDeque<Changes>,
     bytes: usize,
     /// The last revision that came, whether it waits or not.
     newest: i64,
@@ -40,7 +40,7 @@ struct Queue {
 #[derive(Debug)]
 pub(crate) enum Fed {
     /// The changes of the next revisions, without a gap; none if nothing has come.
-    Changes(Vec<Arc<[Event]>>),
+    Changes(Vec<Changes>),
     /// What came is not here any more: everything up to this revision has to be looked for in the history.
     Lost(i64),
 }
@@ -76,7 +76,7 @@ impl ChangeFeed {
             return;
         }
         match store.changes_at(newest).filter(|_| newest == expected) {
-            Some(changes) => queue.push(Arc::clone(changes)),
+            Some(changes) => queue.push(changes),
             None => queue.lose(),
         }
     }
@@ -102,7 +102,7 @@ impl ChangeFeed {
 }
 
 impl Queue {
-    fn push(&mut self, changes: Arc<[Event]>) {
+    fn push(&mut self, changes: Changes) {
         let bytes = bytes(&changes);
         if self.waiting.len() >= MAX_REVISIONS || self.bytes + bytes > MAX_BYTES {
             self.lose();

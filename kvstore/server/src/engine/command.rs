@@ -41,7 +41,11 @@ impl Command {
             Self::Put(put) => store.put(put).map(Outcome::Put),
             Self::DeleteRange(delete) => store.delete(delete).map(Outcome::DeleteRange),
             Self::Txn(txn) => store.txn(txn, TxnLimits { max_ops: usize::MAX }).map(Outcome::Txn),
-            Self::Compact { revision } => Ok(store.compact(*revision).map(|()| Outcome::Compacted)?),
+            Self::Compact { revision } => {
+                store.compact(*revision)?;
+                while store.compact_step(usize::MAX) {}
+                Ok(Outcome::Compacted)
+            }
             Self::LeaseGrant { id, ttl_seconds } => {
                 store.grant_lease(*id, *ttl_seconds).map(|()| Outcome::LeaseGranted)
             }

@@ -93,6 +93,13 @@ pub(super) fn key(encoded: &[u8]) -> &[u8] {
     reader.bytes(tag::KEY).unwrap_or_default()
 }
 
+/// The key with its tag and length.
+pub(super) fn key_field(encoded: &[u8]) -> &[u8] {
+    let mut reader = Reader(encoded);
+    let _key = reader.bytes(tag::KEY);
+    &encoded[..encoded.len() - reader.0.len()]
+}
+
 /// Whether a version has no more than a deletion has: a key and when.
 pub(super) fn is_deletion(encoded: &[u8]) -> bool {
     let mut reader = Reader(encoded);

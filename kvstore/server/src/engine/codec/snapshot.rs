@@ -70,10 +70,9 @@ pub(in crate::engine) fn decode_block(bytes: &[u8]) -> Result<Block, DecodeError
 
 pub(in crate::engine) fn part_to_proto(part: StorePart) -> proto::SnapshotPart {
     let part = match part {
-        StorePart::Beginning { compacted, oldest } => snapshot_part::Part::Beginning(proto::Beginning {
-            compacted_revision: compacted,
-            oldest_revision: oldest,
-        }),
+        StorePart::Beginning { compacted, revision } => {
+            snapshot_part::Part::Beginning(proto::Beginning { compacted_revision: compacted, revision })
+        }
         StorePart::Lease { id, ttl_seconds } => {
             snapshot_part::Part::Lease(proto::Lease { id: id.get(), ttl_seconds })
         }
@@ -81,27 +80,20 @@ pub(in crate::engine) fn part_to_proto(part: StorePart) -> proto::SnapshotPart {
             encoded: Bytes::copy_from_slice(event.key_value().encoded()),
             sub_revision: event.key_value().sub_revision(),
         }),
-        StorePart::Changes { revision, keys } => {
-            snapshot_part::Part::Changes(proto::Changes { revision, keys })
-        }
     };
     proto::SnapshotPart { part: Some(part) }
 }
 
 fn part_from_proto(part: proto::SnapshotPart) -> Result<StorePart, DecodeError> {
     Ok(match required(part.part, "the kind of a part")? {
-        snapshot_part::Part::Beginning(beginning) => StorePart::Beginning {
-            compacted: beginning.compacted_revision,
-            oldest: beginning.oldest_revision,
-        },
+        snapshot_part::Part::Beginning(beginning) => {
+            StorePart::Beginning { compacted: beginning.compacted_revision, revision: beginning.revision }
+        }
         snapshot_part::Part::Lease(lease) => {
             StorePart::Lease { id: lease_id(lease.id)?, ttl_seconds: lease.ttl_seconds }
         }
         snapshot_part::Part::Version(version) => {
             StorePart::Version(Event::of(KeyValue::from_encoded(&version.encoded, version.sub_revision)?))
-        }
-        snapshot_part::Part::Changes(changes) => {
-            StorePart::Changes { revision: changes.revision, keys: changes.keys }
         }
     })
 }
