@@ -51,6 +51,9 @@ pub enum SortTarget {
 pub enum SortOrder {
     /// The smallest.
     Ascending,
+    /// The smallest of those that a limit leaves in the order of their keys, and one more, if the request has no bounds on
+    /// revisions: what etcd does when it is told what to sort by and not how.
+    AscendingAfterLimit,
     /// The largest.
     Descending,
 }
@@ -92,13 +95,20 @@ impl RangeRequest {
 
     /// Whether the first keys in key order are the first of the answer, too.
     fn keeps_key_order(&self) -> bool {
-        let filtered = [
+        use SortOrder::{Ascending, AscendingAfterLimit};
+        matches!(self.sort, None | Some((SortTarget::Key, Ascending | AscendingAfterLimit)))
+            && self.admits_all()
+    }
+
+    /// Whether it has no bounds on revisions.
+    fn admits_all(&self) -> bool {
+        let bounds = [
             self.min_mod_revision,
             self.max_mod_revision,
             self.min_create_revision,
             self.max_create_revision,
         ];
-        matches!(self.sort, None | Some((SortTarget::Key, SortOrder::Ascending))) && filtered == [0; 4]
+        bounds == [0; 4]
     }
 }
 
@@ -156,11 +166,15 @@ impl Store {
             return RangeResponse { count: counted(count), more: count > kvs.len(), kvs };
         }
         let mut count = 0;
-        let mut kvs: Vec<KeyValue> =
-            there.inspect(|_| count += 1).filter(|kv| request.admits(kv)).cloned().collect();
+        let limited =
+            matches!(request.sort, Some((_, SortOrder::AscendingAfterLimit))) && request.admits_all();
+        let sorted = if limited { limit.saturating_add(1) } else { usize::MAX };
+        let mut there = there.inspect(|_| count += 1).filter(|kv| request.admits(kv));
+        let mut kvs: Vec<KeyValue> = there.by_ref().take(sorted).cloned().collect();
+        there.for_each(drop);
         if let Some((target, order)) = request.sort {
             kvs.sort_by(|one, other| match order {
-                SortOrder::Ascending => target.compare(one, other),
+                SortOrder::Ascending | SortOrder::AscendingAfterLimit => target.compare(one, other),
                 SortOrder::Descending => target.compare(other, one),
             });
         }

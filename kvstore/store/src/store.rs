@@ -18,7 +18,7 @@ pub struct Store {
     pub(crate) keys: Tree<Versions>,
     pub(crate) leases: Leases,
     pub(crate) history: History,
-    /// The oldest revision that can still be read, or 0 if none was ever compacted.
+    /// The oldest revision that can still be read, or -1 if none was ever compacted, as in etcd.
     pub(crate) compacted: i64,
     pub(crate) sweep: Sweep,
     /// Of all versions that are in memory.
@@ -80,7 +80,7 @@ impl Store {
             keys: Tree::default(),
             leases: Leases::default(),
             history: History::new(),
-            compacted: 0,
+            compacted: -1,
             sweep: Sweep::new(0),
             size: 0,
         }
@@ -91,7 +91,7 @@ impl Store {
         self.history.revisions().newest
     }
 
-    /// The oldest revision that can still be read, or 0 if none was ever compacted.
+    /// The oldest revision that can still be read, or -1 if none was ever compacted, as in etcd.
     pub fn compacted_revision(&self) -> i64 {
         self.compacted
     }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use crate::store::Write;
 use crate::versions::Versions;
 use crate::{
-    DeleteRequest, DeleteResponse, KeyRange, KeyValue, LeaseId, PutRequest, PutResponse, RangeRequest,
-    RangeResponse, Store, StoreError,
+    DeleteRequest, DeleteResponse, KeyRange, KeyValue, LeaseId, PutRequest, PutResponse, RangeError,
+    RangeRequest, RangeResponse, Store, StoreError,
 };
 
 /// If all compares hold, does one thing, else the other.
@@ -186,12 +186,29 @@ impl Store {
         keys.all(|kv| compare.holds_for(Some(kv)))
     }
 
+    /// Checks all puts first, and then all ranges: which of two errors is told is part of etcd's API, too.
     fn check_branch(&self, branch: &Branch<'_>) -> Result<(), StoreError> {
+        self.check_puts(branch)?;
+        self.check_ranges(branch)
+    }
+
+    fn check_puts(&self, branch: &Branch<'_>) -> Result<(), StoreError> {
         branch.steps.iter().try_for_each(|step| match step {
-            Step::Range(range) => Ok(self.check_range(range)?),
             Step::Put(put) => self.check_put(put),
-            Step::Delete(_) => Ok(()),
-            Step::Txn(inner) => self.check_branch(inner),
+            Step::Txn(inner) => self.check_puts(inner),
+            Step::Range(_) | Step::Delete(_) => Ok(()),
+        })
+    }
+
+    fn check_ranges(&self, branch: &Branch<'_>) -> Result<(), StoreError> {
+        branch.steps.iter().try_for_each(|step| match step {
+            // A revision below 0 is the current one outside of a transaction only, in etcd.
+            Step::Range(range) if range.revision < 0 && range.revision < self.compacted_revision() => {
+                Err(StoreError::Range(RangeError::Compacted))
+            }
+            Step::Range(range) => Ok(self.check_range(range)?),
+            Step::Txn(inner) => self.check_ranges(inner),
+            Step::Put(_) | Step::Delete(_) => Ok(()),
         })
     }
 }

@@ -40,7 +40,8 @@ pub(super) fn range(request: &pb::RangeRequest) -> Result<RangeRequest, Status> 
         Err(_) => return Err(status::invalid_sort()),
     };
     let order = match wire::SortOrder::try_from(request.sort_order) {
-        Ok(wire::SortOrder::None | wire::SortOrder::Ascend) => SortOrder::Ascending,
+        Ok(wire::SortOrder::None) => SortOrder::AscendingAfterLimit,
+        Ok(wire::SortOrder::Ascend) => SortOrder::Ascending,
         Ok(wire::SortOrder::Descend) => SortOrder::Descending,
         Err(_) => return Err(status::invalid_sort()),
     };
@@ -232,7 +233,10 @@ fn op_response(response: &OpResponse, shape: &OpShape) -> pb::ResponseOp {
         (OpResult::Range(range), _) => Response::ResponseRange(range_response(header, range, false)),
         (OpResult::Put(put), _) => Response::ResponsePut(put_response(header, put)),
         (OpResult::Delete(delete), _) => Response::ResponseDeleteRange(delete_response(header, delete)),
-        (OpResult::Txn(txn), OpShape::Txn(shape)) => Response::ResponseTxn(txn_response(header, txn, shape)),
+        // Only the outermost transaction says its revision, in etcd.
+        (OpResult::Txn(txn), OpShape::Txn(shape)) => {
+            Response::ResponseTxn(txn_response(pb::ResponseHeader::default(), txn, shape))
+        }
         (OpResult::Txn(_), _) => unreachable!("a response is of the kind of its operation"),
     };
     pb::ResponseOp { response: Some(response) }

@@ -135,7 +135,11 @@ fn range_to_proto(range: &RangeRequest) -> proto::Range {
             SortTarget::ModRevision => sort::Target::ModRevision,
             SortTarget::Value => sort::Target::Value,
         };
-        proto::Sort { target: target.into(), descending: order == SortOrder::Descending }
+        proto::Sort {
+            target: target.into(),
+            descending: order == SortOrder::Descending,
+            after_limit: order == SortOrder::AscendingAfterLimit,
+        }
     });
     proto::Range {
         range: Some(key_range_to_proto(&range.range)),
@@ -163,7 +167,12 @@ fn range_from_proto(range: proto::Range) -> Result<RangeRequest, DecodeError> {
             sort::Target::ModRevision => SortTarget::ModRevision,
             sort::Target::Value => SortTarget::Value,
         };
-        Ok((target, if sort.descending { SortOrder::Descending } else { SortOrder::Ascending }))
+        let order = match (sort.descending, sort.after_limit) {
+            (true, _) => SortOrder::Descending,
+            (false, true) => SortOrder::AscendingAfterLimit,
+            (false, false) => SortOrder::Ascending,
+        };
+        Ok((target, order))
     });
     Ok(RangeRequest {
         range: key_range_from_proto(range.range)?,
@@ -264,7 +273,11 @@ mod tests {
             SortTarget::ModRevision,
             SortTarget::Value,
         ]);
-        let order = prop::sample::select(vec![SortOrder::Ascending, SortOrder::Descending]);
+        let order = prop::sample::select(vec![
+            SortOrder::Ascending,
+            SortOrder::AscendingAfterLimit,
+            SortOrder::Descending,
+        ]);
         (any_key_range(), any::<[i64; 6]>(), prop::option::of((target, order)), any::<[bool; 2]>()).prop_map(
             |(range, numbers, sort, [keys_only, count_only])| RangeRequest {
                 range,

@@ -386,7 +386,8 @@ impl Watches {
                         compact_revision: oldest,
                         ..pb::WatchResponse::default()
                     };
-                    return Some(News::Message(view.read(Store::revision), response));
+                    // etcd says no revision here.
+                    return Some(News::Message(0, response));
                 }
             }
         }

@@ -107,6 +107,9 @@ pub(crate) async fn keys_are_sorted_by_what_is_asked_for(client: Client) {
     }
     assert_eq!(sorted(Version, Descend, 1).await, ["b"]);
     assert_eq!(sorted(Create, Ascend, 1).await, ["b"]);
+    // Without an order, only what the limit leaves, and one more, is sorted.
+    assert_eq!(sorted(Value, Ascend, 1).await, ["c"]);
+    assert_eq!(sorted(Value, None, 1).await, ["a"]);
 }
 
 pub(crate) async fn revision_bounds_leave_keys_out_but_not_out_of_the_count(client: Client) {

@@ -84,6 +84,16 @@ pub(crate) async fn one_of_two_branches_is_carried_out_at_one_revision(client: C
     let response = client.txn(create).await.unwrap();
     assert!(!response.succeeded);
     assert_eq!((kinds(&response), response.header.unwrap().revision), (vec!["range"], before + 1));
+
+    // A transaction inside of it does not say its revision; what is in that does.
+    let inner = then(vec![put(&client, "c", "3")]);
+    let response = client.txn(then(vec![op(Request::RequestTxn(inner))])).await.unwrap();
+    let Some(Response::ResponseTxn(inner)) = &response.responses[0].response else { panic!("{response:?}") };
+    let Some(Response::ResponsePut(put)) = &inner.responses[0].response else { panic!("{response:?}") };
+    assert_eq!(
+        (inner.header.as_ref().unwrap().revision, put.header.as_ref().unwrap().revision),
+        (0, before + 2)
+    );
 }
 
 pub(crate) async fn a_missing_key_is_zero_to_compares_and_its_value_compares_with_nothing(client: Client) {
@@ -137,11 +147,21 @@ pub(crate) async fn an_operation_sees_those_before_it_and_a_compare_does_not(cli
 pub(crate) async fn a_transaction_that_cannot_be_carried_out_changes_nothing(client: Client) {
     let revision = client.put("a", "1").await;
     let leased = pb::PutRequest { key: client.key("b"), lease: 4_711, ..Default::default() };
-    let refused = client.txn(then(vec![put(&client, "a", "2"), op(Request::RequestPut(leased))])).await;
+    let refused =
+        client.txn(then(vec![put(&client, "a", "2"), op(Request::RequestPut(leased.clone()))])).await;
     assert_refused(refused, Code::NotFound, "etcdserver: requested lease not found");
     let future = pb::RangeRequest { revision: revision + 100, ..client.range_of("a", "b") };
-    let refused = client.txn(then(vec![put(&client, "a", "2"), op(Request::RequestRange(future))])).await;
-    assert_refused(refused, Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision");
+    let refused =
+        client.txn(then(vec![put(&client, "a", "2"), op(Request::RequestRange(future.clone()))])).await;
+    let in_future = "etcdserver: mvcc: required revision is a future revision";
+    assert_refused(refused, Code::OutOfRange, in_future);
+    // What is wrong with a put is told before what is wrong with a range in front of it.
+    let both = vec![op(Request::RequestRange(future.clone())), op(Request::RequestPut(leased.clone()))];
+    assert_refused(client.txn(then(both)).await, Code::NotFound, "etcdserver: requested lease not found");
+    // No revision is below 0 here, though it would be the current one of a range by itself.
+    let negative = pb::RangeRequest { revision: -2, ..client.range_of("a", "b") };
+    let refused = client.txn(then(vec![op(Request::RequestRange(negative))])).await;
+    assert_refused(refused, Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted");
     let refused = client.txn(then(vec![pb::RequestOp { request: None }])).await;
     assert_refused(refused, Code::InvalidArgument, "etcdserver: key not found");
     let nameless = op(Request::RequestPut(pb::PutRequest::default()));
