@@ -1,0 +1,118 @@
+//! Long random sequences of operations, against ours and a real etcd: every answer has to be equal, field by field.
+//!
+//! ```text
+//! seed ─► generator ─► operations ─► run ─┬─► ours ─┐
+//!                                         └─► etcd ─┴─► allowed: evened out ─► equal? ─► coverage
+//!                                                                               no ─► shrink ─► printed
+//! ```
+//!
+//! `LANDBRIDGE_DIFF_SEEDS`, `LANDBRIDGE_DIFF_OPS` and `LANDBRIDGE_DIFF_FIRST_SEED` set how many seeds of how many operations
+//! are run, and which is the first; `LANDBRIDGE_DIFF_CONCURRENT` how many at a time.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod allowed;
+mod answer;
+mod coverage;
+mod expected;
+mod generator;
+mod line;
+mod operation;
+mod run;
+mod shrink;
+mod stores;
+mod watching;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use landbridge_lab::requirement::{Requirement, etcd, met};
+
+use crate::allowed::{ALLOWED_DIFFERENCES, NOT_DRAWN};
+use crate::generator::Generator;
+use crate::operation::Operation;
+use crate::run::{Failure, Report, run};
+use crate::shrink::shrink;
+
+const SEEDS: u64 = 20;
+const OPERATIONS: usize = 10_000;
+/// Seeds at a time. etcd looks at watches of the past every 100 ms only, which is time for others.
+const CONCURRENT: usize = 10;
+/// How long a sequence that fails is made shorter.
+const SHRINKING: Duration = Duration::from_mins(2);
+
+fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
+    let Ok(text) = std::env::var(name) else { return default };
+    text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ours_answers_as_etcd_does() {
+    if !met(&[Requirement::Etcd]) {
+        return;
+    }
+    let etcd = etcd().unwrap();
+    let (seeds, length) =
+        (setting("LANDBRIDGE_DIFF_SEEDS", SEEDS), setting("LANDBRIDGE_DIFF_OPS", OPERATIONS));
+    let first: u64 = setting("LANDBRIDGE_DIFF_FIRST_SEED", 1);
+    let concurrent = setting("LANDBRIDGE_DIFF_CONCURRENT", CONCURRENT);
+
+    let begun = Instant::now();
+    let seeds_to_run = futures_util::stream::iter(first..first + seeds);
+    let runs = seeds_to_run.map(|seed| tokio::spawn(run_seed(etcd.clone(), seed, length)));
+    let mut runs = runs.buffer_unordered(concurrent);
+    let mut all = Report::default();
+    while let Some(outcome) = runs.next().await {
+        let (seed, operations, outcome) = outcome.unwrap();
+        match outcome {
+            Ok(report) => {
+                all.coverage.add(&report.coverage);
+                for (difference, count) in report.differences {
+                    *all.differences.entry(difference).or_default() += count;
+                }
+            }
+            Err(failure) => fail(&etcd, seed, operations, failure).await,
+        }
+    }
+    println!(
+        "{seeds} seeds of {length} operations from {first} on, in {:.1?}\n{}",
+        begun.elapsed(),
+        all.coverage
+    );
+    for (allowed, reason) in ALLOWED_DIFFERENCES {
+        let count = all.differences.get(allowed).copied().unwrap_or(0);
+        println!("{count:>9} allowed: {allowed:?}: {reason}");
+    }
+    for reason in NOT_DRAWN {
+        println!("not drawn: {reason}");
+    }
+    assert_eq!(all.coverage.missing(), [""; 0], "was never drawn or seen");
+}
+
+async fn run_seed(etcd: PathBuf, seed: u64, length: usize) -> (u64, Vec<Operation>, Result<Report, Failure>) {
+    let operations: Vec<_> = Generator::new(seed).take(length).collect();
+    let outcome = run(&etcd, &operations).await;
+    (seed, operations, outcome)
+}
+
+/// Prints what failed, and the shortest sequence found that fails.
+async fn fail(etcd: &Path, seed: u64, mut operations: Vec<Operation>, failure: Failure) {
+    println!("seed {seed}, {failure}");
+    operations.truncate(failure.index + 1);
+    let time = setting("LANDBRIDGE_DIFF_SHRINK_SECONDS", SHRINKING.as_secs());
+    let time = Duration::from_secs(time);
+    let mut last = None;
+    let shrunk = shrink(operations, time, async |rest| {
+        let failure = run(etcd, rest).await.err()?;
+        let index = failure.index;
+        last = Some(failure);
+        Some(index)
+    })
+    .await;
+    println!("the shortest sequence found that fails, of seed {seed}:");
+    for operation in shrunk {
+        println!("  {operation:?}");
+    }
+    panic!("seed {seed} failed: {}", last.unwrap_or(failure));
+}

@@ -1,0 +1,141 @@
+//! The two stores, new for each sequence: ours inside of this process, etcd beside it, both on loopback with the same limits.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use landbridge_kvstore_server::engine::EngineOptions;
+use landbridge_kvstore_server::wal::WalOptions;
+use landbridge_kvstore_server::{AccessRules, ListenUrl, Server, ServerOptions, ServiceSettings};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+/// The largest request, so small that it can be exceeded often.
+pub(crate) const MAX_REQUEST_BYTES: usize = 16 << 10;
+/// How often quiet watches are told how far they are; the least that etcd accepts.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// Nothing that is waited for takes as long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Both of something: ours and etcd's.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Both<T> {
+    pub ours: T,
+    pub etcd: T,
+}
+
+impl<T> Both<T> {
+    /// Each with the name of its store.
+    pub(crate) fn each(&mut self) -> [(&'static str, &mut T); 2] {
+        [("ours", &mut self.ours), ("etcd", &mut self.etcd)]
+    }
+}
+
+/// Both stores, running.
+pub(crate) struct Stores {
+    ours: Ours,
+    etcd: Etcd,
+}
+
+impl Stores {
+    pub(crate) async fn start(etcd: &Path) -> Self {
+        let etcd = Etcd::start(etcd);
+        Self { ours: Ours::start().await, etcd }
+    }
+
+    /// A connection to each.
+    pub(crate) async fn connect(&self) -> Both<Channel> {
+        Both { ours: connect(&self.ours.endpoint()).await, etcd: connect(&self.etcd.endpoint).await }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.ours.server.shutdown().await.unwrap();
+    }
+}
+
+async fn connect(endpoint: &str) -> Channel {
+    let channel = Channel::from_shared(endpoint.to_owned()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match channel.connect().await {
+            Ok(channel) => return channel,
+            Err(error) => assert!(Instant::now() < deadline, "{endpoint}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A folder in memory where there is one: what a sync costs is not looked at here.
+fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = tempfile::Builder::new();
+    if memory.is_dir() { folder.tempdir_in(memory) } else { folder.tempdir() }.unwrap()
+}
+
+struct Ours {
+    server: Server,
+    _access: watch::Sender<AccessRules>,
+    _folder: TempDir,
+}
+
+impl Ours {
+    async fn start() -> Self {
+        let folder = folder();
+        let (sender, access) = watch::channel(AccessRules::Open);
+        let engine = EngineOptions {
+            wal: WalOptions { segment_bytes: 4 << 20, spares: 0 },
+            ..EngineOptions::new(folder.path())
+        };
+        let listen = vec![ListenUrl::http("127.0.0.1:0".parse().unwrap())];
+        let options = ServerOptions { engine, listen, advertise: Vec::new(), tls: None, access };
+        let settings = ServiceSettings {
+            max_request_bytes: MAX_REQUEST_BYTES,
+            progress_interval: PROGRESS_INTERVAL,
+            ..ServiceSettings::default()
+        };
+        let server = Server::start_with(options, settings).await.unwrap();
+        Self { server, _access: sender, _folder: folder }
+    }
+
+    fn endpoint(&self) -> String {
+        format!("http://{}", self.server.local_addr().unwrap())
+    }
+}
+
+/// Real etcd, which dies with this.
+struct Etcd {
+    process: Child,
+    endpoint: String,
+    _folder: TempDir,
+}
+
+impl Etcd {
+    fn start(binary: &Path) -> Self {
+        let folder = folder();
+        // etcd cannot say which free port it took. Both are held until it starts.
+        let hold = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (clients, peers) = (hold(), hold());
+        let url = |of: &TcpListener| format!("http://{}", of.local_addr().unwrap());
+        let (endpoint, peer) = (url(&clients), url(&peers));
+        let mut command = Command::new(binary);
+        command.arg("--data-dir").arg(folder.path().join("etcd"));
+        command.args(["--listen-client-urls", &endpoint, "--advertise-client-urls", &endpoint]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &format!("default={peer}"), "--unsafe-no-fsync"]);
+        command.args(["--max-request-bytes", &MAX_REQUEST_BYTES.to_string(), "--bcrypt-cost", "4"]);
+        let interval = format!("{}ms", PROGRESS_INTERVAL.as_millis());
+        command.args(["--experimental-watch-progress-notify-interval", &interval, "--log-level", "panic"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        drop((clients, peers));
+        Self { process: command.spawn().unwrap(), endpoint, _folder: folder }
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
