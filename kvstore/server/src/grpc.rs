@@ -1,8 +1,8 @@
 //! etcd's API over the engine: each service parses, checks the user's rights, asks the engine and answers.
 //!
 //! ```text
-//! connection (its user) ─► interceptor ─► kv · lease · watch · maintenance · cluster · auth ─► Engine
-//!                            hasleader       convert: protocol buffers ↔ store's types
+//! connection (its user) ─► Api ─► kv · lease · watch · maintenance · cluster · auth ─► Engine
+//!                       hasleader  convert: protocol buffers ↔ store's types
 //! ```
 //!
 //! Invariants:
@@ -10,6 +10,7 @@
 //! - The engine's state is looked at in short reads that are never held over an await.
 //! - Codes and texts of errors are etcd's: its clients compare the texts.
 
+mod api;
 mod auth;
 mod cluster;
 mod convert;
@@ -22,13 +23,14 @@ mod maintenance;
 mod queue;
 mod range_stream;
 mod service;
+mod state;
 mod status;
 mod watch;
 
+pub(crate) use api::{Api, as_etcd};
 pub use key_value::KeyValueMessage;
 pub use service::ServiceSettings;
-pub(crate) use service::{Peer, Service, routes};
-pub(crate) use status::message_too_large;
+pub(crate) use service::{Peer, Service};
 pub use watch::WatchCounters;
 
 /// etcd's messages and services.

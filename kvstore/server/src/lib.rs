@@ -6,6 +6,7 @@ mod compaction;
 mod connection;
 pub mod engine;
 pub mod grpc;
+mod http;
 mod leader;
 mod listen;
 mod quota;

@@ -17,16 +17,15 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tower::util::MapResponseLayer;
 use tracing::{info, warn};
 
 use crate::accept::{READY_CONNECTIONS, accept_loop};
 use crate::access::AccessRules;
 use crate::compaction::compact_periodically;
 use crate::engine::{Engine, EngineOptions, OpenError, ShutdownError};
-use crate::grpc::{Service, ServiceSettings, WatchCounters, message_too_large, routes};
+use crate::grpc::{Service, ServiceSettings, WatchCounters};
+use crate::http::{Router, serve};
 use crate::leader::watch_leader;
 use crate::listen::{ListenAddress, ListenUrl};
 use crate::quota::Quota;
@@ -34,14 +33,6 @@ use crate::tls::{TlsError, TlsSource};
 use crate::tls_settings::ServerTls;
 use crate::transport::Listener;
 
-/// An idle client is asked whether it lives after this time, and has as long to answer as the second says. etcd's values.
-const PING_INTERVAL: Duration = Duration::from_hours(2);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// Requests that a client may give up before they were looked at. Whoever closes hundreds of watches at once is no attacker.
-const PENDING_RESETS: usize = 4096;
-/// Streams of one connection. A watch is one, so that a low limit stalls a client with many; none at all would let one
-/// connection take all memory, as each stream may hold a request in the making.
-const MAX_STREAMS: u32 = 1 << 14;
 /// How long requests under way may take when the server stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -161,20 +152,8 @@ impl Server {
         tasks.spawn(async move {
             watches_stop.run_until_cancelled(watches.run_watches()).await;
         });
-        let serving = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(PING_INTERVAL))
-            .http2_keepalive_timeout(Some(PING_TIMEOUT))
-            .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
-            .max_concurrent_streams(MAX_STREAMS)
-            .layer(MapResponseLayer::new(message_too_large))
-            .add_routes(routes(&service))
-            .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.clone().cancelled_owned());
-        tasks.spawn(async move {
-            if let Err(error) = serving.await {
-                warn!(%error, "the store is no longer served");
-            }
-        });
         let watch_counters = Arc::clone(service.watch_hub().counters());
+        tasks.spawn(serve(connections, Router::new(service), stop.clone()));
         Ok(Self { engine, watch_counters, bound, tasks, stop: stop.drop_guard(), cut: cut.drop_guard() })
     }
 

@@ -164,7 +164,7 @@ impl TlsSource {
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, private_key)
             .map_err(pair)?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Who resumes a session shows no certificate, and would outlive its own.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;

@@ -9,10 +9,7 @@ use tonic::{Request, Response, Status};
 use super::proto::etcdserverpb as pb;
 use super::service::{Peer, Service};
 use super::status;
-
-/// The etcd that this store behaves as. Clients parse it to see what they may use: from 3.5.13 on, that answers to progress
-/// requests can be relied on.
-const ETCD_VERSION: &str = "3.5.21";
+use crate::http::{CLUSTER_VERSION, ETCD_VERSION};
 
 type Snapshots = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
 
@@ -105,7 +102,43 @@ impl pb::maintenance_server::Maintenance for Service {
         &self,
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        use pb::downgrade_request::DowngradeAction;
         self.keeper(&request)?;
-        Err(status::unimplemented("there is no older version to go back to"))
+        let header = Some(self.header_now());
+        let pb::DowngradeRequest { action, version } = request.into_inner();
+        match DowngradeAction::try_from(action) {
+            Ok(action @ (DowngradeAction::Validate | DowngradeAction::Enable)) => {
+                downgrade_target(&version)?;
+                if action == DowngradeAction::Enable {
+                    return Err(status::unimplemented("there is no older version to go back to"));
+                }
+                Ok(Response::new(pb::DowngradeResponse { header, version: CLUSTER_VERSION.to_owned() }))
+            }
+            // None is ever under way.
+            Ok(DowngradeAction::Cancel) => Err(status::no_downgrade()),
+            Err(_) => Err(Status::unknown("etcdserver: unknown method")),
+        }
+    }
+}
+
+/// Checks the version to go back to: the one before this one. Patches do not count, as in etcd.
+fn downgrade_target(version: &str) -> Result<(), Status> {
+    let parts: Vec<u64> = version
+        .split(['-', '+'])
+        .next()
+        .unwrap_or_default()
+        .split('.')
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .map_err(|_| status::wrong_downgrade_format())?;
+    match parts[..] {
+        [major, minor] | [major, minor, _] => {
+            if (major, minor) == (3, 4) {
+                Ok(())
+            } else {
+                Err(status::invalid_downgrade())
+            }
+        }
+        _ => Err(status::wrong_downgrade_format()),
     }
 }

@@ -8,19 +8,15 @@ use rustix::process::{Resource, getrlimit};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
-use tonic::service::interceptor::InterceptedService;
-use tonic::service::{Interceptor, Routes};
-use tonic::{Extensions, Request, Status};
+use tonic::{Extensions, Status};
 
 use super::proto::etcdserverpb as pb;
 use super::status;
 use super::watch::Hub;
 use crate::access::{AccessError, AccessRules, Permissions};
 use crate::engine::Engine;
-
-/// What gRPC takes beyond the largest request, as in etcd.
-const OVERHEAD_BYTES: usize = 512 << 10;
 
 /// Limits and intervals of the API. The defaults are etcd's, where it has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +30,8 @@ pub struct ServiceSettings {
     /// How long a change can be watched from at least; etcd's `--auto-compaction-retention`. An hour by default, as Cilium
     /// sets it for its cluster mesh; etcd itself keeps everything.
     pub history_retention: Duration,
+    /// How long a client may take for its first bytes, and one of HTTP/1 for the head of each request.
+    pub head_deadline: Duration,
     /// The most connections at a time; one user may have half of them. Those beyond are closed. By default half as many as
     /// the process may have files open: the log needs some, too.
     pub max_connections: usize,
@@ -47,6 +45,7 @@ impl Default for ServiceSettings {
             max_txn_ops: 128,
             progress_interval: Duration::from_mins(10),
             history_retention: Duration::from_hours(1),
+            head_deadline: Duration::from_secs(30),
             max_connections: usize::try_from(open_files / 2).unwrap_or(usize::MAX),
         }
     }
@@ -136,7 +135,7 @@ impl Service {
         Arc::clone(&self.0.watch_hub).run(self.0.engine.revisions()).await;
     }
 
-    pub(super) fn settings(&self) -> ServiceSettings {
+    pub(crate) fn settings(&self) -> ServiceSettings {
         self.0.settings
     }
 
@@ -175,6 +174,19 @@ impl Service {
         pb::ResponseHeader { cluster_id, member_id, revision, raft_term }
     }
 
+    /// Whether a request with these headers is one to look at.
+    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Status> {
+        let version = headers.get("client-api-version");
+        if version.is_some_and(|version| std::str::from_utf8(version.as_bytes()).is_err()) {
+            return Err(status::invalid_client_api_version());
+        }
+        let needs_leader = headers.get("hasleader").is_some_and(|value| value == "true");
+        if needs_leader && !self.0.engine.has_leader() {
+            return Err(status::no_leader());
+        }
+        Ok(())
+    }
+
     /// Completes with the reason when a stream has to end, whatever it is about.
     pub(super) async fn stream_end(&self, needs_leader: bool) -> Status {
         let mut leader_is_lost = self.0.leader_is_lost.clone();
@@ -189,48 +201,4 @@ impl Service {
 /// Whether a request wants to fail where no member leads, rather than wait.
 pub(super) fn needs_leader(metadata: &MetadataMap) -> bool {
     metadata.get("hasleader").is_some_and(|value| value == "true")
-}
-
-impl Interceptor for Service {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        if needs_leader(request.metadata()) && !self.0.engine.has_leader() {
-            return Err(status::no_leader());
-        }
-        Ok(request)
-    }
-}
-
-/// All services, as gRPC reaches them.
-pub(crate) fn routes(service: &Service) -> Routes {
-    use pb::auth_server::AuthServer;
-    use pb::cluster_server::ClusterServer;
-    use pb::kv_server::KvServer;
-    use pb::lease_server::LeaseServer;
-    use pb::maintenance_server::MaintenanceServer;
-    use pb::watch_server::WatchServer;
-
-    let largest = service.settings().max_request_bytes + OVERHEAD_BYTES;
-    // Responses are as large as what was asked for.
-    macro_rules! limited {
-        ($server:ident) => {
-            InterceptedService::new(
-                $server::new(service.clone())
-                    .max_decoding_message_size(largest)
-                    .max_encoding_message_size(usize::MAX),
-                service.clone(),
-            )
-        };
-    }
-    use super::proto::v3electionpb::election_server::ElectionServer;
-    use super::proto::v3lockpb::lock_server::LockServer;
-    let (_, health) = tonic_health::server::health_reporter();
-    Routes::new(limited!(KvServer))
-        .add_service(limited!(WatchServer))
-        .add_service(limited!(LeaseServer))
-        .add_service(limited!(MaintenanceServer))
-        .add_service(limited!(ClusterServer))
-        .add_service(limited!(AuthServer))
-        .add_service(limited!(LockServer))
-        .add_service(limited!(ElectionServer))
-        .add_service(health)
 }

@@ -18,6 +18,26 @@ pub(super) fn invalid_sort() -> Status {
     Status::invalid_argument("etcdserver: invalid sort option")
 }
 
+/// A version that is no text.
+pub(super) fn invalid_client_api_version() -> Status {
+    Status::invalid_argument("etcdserver: invalid client api version")
+}
+
+/// A version to go back to that is no version.
+pub(super) fn wrong_downgrade_format() -> Status {
+    Status::invalid_argument("etcdserver: wrong downgrade target version format")
+}
+
+/// A version that this one cannot go back to.
+pub(super) fn invalid_downgrade() -> Status {
+    Status::invalid_argument("etcdserver: invalid downgrade target version")
+}
+
+/// Nothing goes back to an older version.
+pub(super) fn no_downgrade() -> Status {
+    Status::failed_precondition("etcdserver: no inflight downgrade job")
+}
+
 /// No member leads.
 pub(super) fn no_leader() -> Status {
     Status::unavailable("etcdserver: no leader")

@@ -4,9 +4,11 @@
 
 mod access;
 mod etcdctl;
+mod http;
 mod listen;
 mod ours;
 mod pki;
+mod protocol;
 mod shutdown;
 mod store;
 mod suite;

@@ -4,6 +4,7 @@
 mod kv;
 mod lease;
 mod member;
+mod queue;
 mod txn;
 mod watch;
 
@@ -86,6 +87,14 @@ suite! {
         a_member_tells_how_it_is,
         authentication_is_off_and_says_so,
         health_is_served;
+    queue:
+        a_lock_is_held_by_one_and_then_by_the_next,
+        who_has_the_lock_has_it_when_it_asks_again,
+        a_lock_without_a_lease_gets_one,
+        an_unknown_lease_locks_nothing,
+        a_waiter_whose_lease_ends_does_not_get_the_lock,
+        a_waiter_that_goes_away_leaves_no_key,
+        an_election_has_one_leader_at_a_time_and_is_observed;
 }
 
 /// Runs a check against a store of ours.

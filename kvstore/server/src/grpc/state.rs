@@ -1,0 +1,43 @@
+//! What those ask who look after a member, beside gRPC: nobody needs a right for it, and it tells nothing about keys.
+
+use landbridge_kvstore_store::Store;
+use tonic::Status;
+
+use super::service::{Peer, Service};
+use crate::engine::EngineStatus;
+
+impl Service {
+    /// Whether a member leads, as far as this one knows.
+    pub(crate) fn has_leader(&self) -> bool {
+        self.engine().has_leader()
+    }
+
+    /// How the member is.
+    pub(crate) fn status_now(&self) -> EngineStatus {
+        self.engine().status()
+    }
+
+    /// Looks at the store, which stays as it is meanwhile.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&Store) -> R) -> R {
+        self.engine().read(look)
+    }
+
+    /// Whether there are users: then one without a name has no rights.
+    pub(crate) fn has_users(&self) -> bool {
+        self.permissions(&Peer::default()).is_err()
+    }
+
+    /// Whether keys can be read: as this member has them, or as the cluster does.
+    pub(crate) async fn can_read(&self, is_local: bool) -> Result<(), Status> {
+        if !is_local {
+            self.engine().read_barrier().await?;
+        }
+        Ok(())
+    }
+
+    /// What is wrong with the store, by etcd's names: `NOSPACE`, `CORRUPT`.
+    #[expect(clippy::unused_self, reason = "no alarm is raised yet")]
+    pub(crate) fn active_alarms(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+}

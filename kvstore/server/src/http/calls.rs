@@ -1,0 +1,243 @@
+//! Calls of the API: counted, bounded by their deadline, and answered.
+//!
+//! Counting costs a look into a table of names and three additions per call.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{HeaderMap, Response};
+use prost_reflect::DescriptorPool;
+use tokio::time::{Sleep, sleep};
+use tonic::body::Body;
+use tonic::codegen::BoxFuture;
+use tonic::{Code, Status};
+
+use super::body::Answer;
+use crate::grpc::{as_etcd, proto};
+
+/// gRPC's codes.
+const CODES: usize = 17;
+
+/// What is counted of all calls.
+#[derive(Debug)]
+pub(super) struct Calls {
+    by_path: HashMap<String, usize>,
+    pub(super) methods: Vec<Method>,
+    pub(super) received_bytes: AtomicU64,
+    pub(super) sent_bytes: AtomicU64,
+    pub(super) healthy: AtomicU64,
+    pub(super) unhealthy: AtomicU64,
+}
+
+/// What is counted of one method.
+#[derive(Debug)]
+pub(super) struct Method {
+    pub(super) service: String,
+    pub(super) name: String,
+    /// `unary`, or which side streams.
+    pub(super) kind: &'static str,
+    pub(super) started: AtomicU64,
+    pub(super) handled: [AtomicU64; CODES],
+}
+
+/// One call under way. Clones are of the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct Call(Arc<CallState>);
+
+#[derive(Debug)]
+struct CallState {
+    calls: Arc<Calls>,
+    /// `None` is one that nobody knows.
+    method: Option<usize>,
+    has_ended: AtomicBool,
+}
+
+impl Calls {
+    pub(super) fn new() -> Self {
+        let pools = [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
+        let mut methods = Vec::new();
+        for pool in pools.into_iter().filter_map(|encoded| DescriptorPool::decode(encoded).ok()) {
+            methods.extend(pool.services().flat_map(|service| {
+                let full_name = service.full_name().to_owned();
+                service
+                    .methods()
+                    .map(move |method| Method {
+                        service: full_name.clone(),
+                        name: method.name().to_owned(),
+                        kind: match (method.is_client_streaming(), method.is_server_streaming()) {
+                            (false, false) => "unary",
+                            (true, false) => "client_stream",
+                            (false, true) => "server_stream",
+                            (true, true) => "bidi_stream",
+                        },
+                        started: AtomicU64::new(0),
+                        handled: std::array::from_fn(|_| AtomicU64::new(0)),
+                    })
+                    .collect::<Vec<_>>()
+            }));
+        }
+        let path = |method: &Method| format!("/{}/{}", method.service, method.name);
+        Self {
+            by_path: methods.iter().enumerate().map(|(number, method)| (path(method), number)).collect(),
+            methods,
+            received_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            healthy: AtomicU64::new(0),
+            unhealthy: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn begin(calls: &Arc<Self>, path: &str) -> Call {
+        let method = calls.by_path.get(path).copied();
+        if let Some(method) = method {
+            calls.methods[method].started.fetch_add(1, Relaxed);
+        }
+        Call(Arc::new(CallState { calls: Arc::clone(calls), method, has_ended: AtomicBool::new(false) }))
+    }
+}
+
+impl Call {
+    pub(super) fn received(&self, bytes: usize) {
+        self.0.calls.received_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(super) fn sent(&self, bytes: usize) {
+        self.0.calls.sent_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Counts the call with how it ended. Only the first time counts.
+    pub(super) fn end(&self, code: Code) {
+        let CallState { calls, method, has_ended } = &*self.0;
+        if let Some(method) = method
+            && !has_ended.swap(true, Relaxed)
+            && let Some(handled) = calls.methods[*method].handled.get(code as usize)
+        {
+            handled.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// The code that headers or trailers tell.
+pub(super) fn code(headers: &HeaderMap) -> Option<Code> {
+    headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
+}
+
+/// How long the client waits for an answer: a number of up to eight digits and a unit (gRPC over HTTP/2, "Timeout").
+pub(super) fn deadline(headers: &HeaderMap) -> Option<Duration> {
+    let (unit, digits) = headers.get("grpc-timeout")?.as_bytes().split_last()?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(number * 3600),
+        b'M' => Duration::from_secs(number * 60),
+        b'S' => Duration::from_secs(number),
+        b'm' => Duration::from_millis(number),
+        b'u' => Duration::from_micros(number),
+        b'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// The client's deadline is over.
+pub(super) fn too_late() -> Status {
+    Status::deadline_exceeded("context deadline exceeded")
+}
+
+/// A request that is being answered.
+pub(super) struct Answering {
+    answer: BoxFuture<Response<Body>, Infallible>,
+    call: Option<Call>,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl fmt::Debug for Answering {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Answering").field("call", &self.call).finish_non_exhaustive()
+    }
+}
+
+impl Answering {
+    pub(super) fn grpc(
+        answer: BoxFuture<Response<Body>, Infallible>,
+        call: Call,
+        deadline: Option<Duration>,
+    ) -> Self {
+        Self { answer, call: Some(call), deadline: deadline.map(|deadline| Box::pin(sleep(deadline))) }
+    }
+
+    pub(super) fn http(answer: impl Future<Output = Response<Body>> + Send + 'static) -> Self {
+        Self { answer: Box::pin(async { Ok(answer.await) }), call: None, deadline: None }
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<Response<Answer>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut response = match self.answer.as_mut().poll(context) {
+            Poll::Ready(Ok(response)) => response,
+            Poll::Pending => {
+                let Some(deadline) = &mut self.deadline else { return Poll::Pending };
+                ready!(deadline.as_mut().poll(context));
+                too_late().into_http()
+            }
+        };
+        let call = self.call.take();
+        if let Some(call) = &call {
+            response = as_etcd(response);
+            if let Some(code) = code(response.headers()) {
+                call.end(code);
+            }
+        }
+        Poll::Ready(Ok(response.map(|body| Answer::new(body, call))))
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if let Some(call) = &self.call {
+            call.end(Code::Cancelled);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_a_number_and_a_unit() {
+        let deadline = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", http::HeaderValue::from_static(text));
+            deadline(&headers)
+        };
+        assert_eq!(deadline("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(deadline("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(deadline("150m"), Some(Duration::from_millis(150)));
+        for wrong in ["", "S", "2", "2x", "-2S", "123456789S", "1.5S"] {
+            assert_eq!(deadline(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_is_counted_once_and_by_how_it_ended_first() {
+        let calls = Arc::new(Calls::new());
+        let call = Calls::begin(&calls, "/etcdserverpb.KV/Range");
+        call.end(Code::NotFound);
+        call.end(Code::Ok);
+        Calls::begin(&calls, "/etcdserverpb.KV/Nothing").end(Code::Unimplemented);
+        let counted: Vec<_> =
+            calls.methods.iter().filter(|method| method.started.load(Relaxed) > 0).collect();
+        assert!(matches!(&counted[..], [method] if method.name == "Range" && method.kind == "unary"
+            && method.handled[5].load(Relaxed) == 1 && method.handled[0].load(Relaxed) == 0));
+    }
+}

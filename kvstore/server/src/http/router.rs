@@ -1,0 +1,112 @@
+//! What a request is for.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use tonic::body::Body;
+
+use super::body::Received;
+use super::calls::{Answering, Calls};
+use super::gateway::Gateway;
+use super::{CLUSTER_VERSION, ETCD_VERSION, health};
+use crate::grpc::{Api, Peer, Service, ServiceSettings};
+
+/// Tells requests apart, and has them answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Router {
+    service: Service,
+    api: Api,
+    calls: Arc<Calls>,
+    gateway: Arc<Gateway>,
+}
+
+impl Router {
+    /// What answers the requests to `service`.
+    pub(crate) fn new(service: Service) -> Self {
+        let api = Api::new(&service);
+        let calls = Arc::new(Calls::new());
+        let gateway = Arc::new(Gateway::new(api.clone(), &service));
+        Self { service, api, calls, gateway }
+    }
+
+    pub(super) fn settings(&self) -> ServiceSettings {
+        self.service.settings()
+    }
+
+    pub(super) fn answer(&self, peer: &Peer, mut request: Request<Incoming>) -> Answering {
+        let is_grpc = request.version() == Version::HTTP_2
+            && request
+                .headers()
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        if is_grpc {
+            let call = Calls::begin(&self.calls, request.uri().path());
+            let deadline = super::calls::deadline(request.headers());
+            request.extensions_mut().insert(peer.clone());
+            let request = request.map(|body| Received::new(body, call.clone()));
+            return Answering::grpc(self.api.call(request), call, deadline);
+        }
+        let (router, peer) = (self.clone(), peer.clone());
+        Answering::http(async move { router.answer_http(&peer, request).await })
+    }
+
+    async fn answer_http(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+        let mut response = self.route_http(peer, request).await;
+        // As etcd's default, `--cors '*'`: the API is for pages of other origins, too. Who may do what is told by tokens.
+        let headers = response.headers_mut();
+        let mut allow = |name, value| headers.insert(name, HeaderValue::from_static(value));
+        allow(header::ACCESS_CONTROL_ALLOW_METHODS, "POST, GET, OPTIONS, PUT, DELETE");
+        allow(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
+        allow(header::ACCESS_CONTROL_ALLOW_HEADERS, "accept, content-type, authorization");
+        response
+    }
+
+    async fn route_http(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+        if request.method() == Method::OPTIONS {
+            return Response::new(Body::empty());
+        }
+        let path = request.uri().path();
+        if let Some(call) = path.strip_prefix("/v3/").or_else(|| path.strip_prefix("/v3beta/")) {
+            let call = call.to_owned();
+            return self.gateway.answer(peer, &call, request).await;
+        }
+        let known = matches!(path, "/health" | "/version" | "/metrics") || health::is_check(path);
+        if !known {
+            return plain(StatusCode::NOT_FOUND, "404 page not found\n");
+        }
+        if request.method() != Method::GET {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+            return response;
+        }
+        match path {
+            "/version" => {
+                let text =
+                    format!("{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"{CLUSTER_VERSION}\"}}");
+                typed(StatusCode::OK, "application/json", text)
+            }
+            "/metrics" => {
+                let text = self.calls.render(&self.service);
+                typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
+            }
+            "/health" => health::health(&self.service, &self.calls, request.uri().query()).await,
+            check => health::check(&self.service, check, request.uri().query()).await,
+        }
+    }
+}
+
+/// A text, as Go's `http.Error` sends it.
+pub(super) fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    let mut response = typed(status, "text/plain; charset=utf-8", text);
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A text of a kind.
+pub(super) fn typed(status: StatusCode, kind: &'static str, text: impl Into<String>) -> Response<Body> {
+    let mut response = Response::new(Body::new(http_body_util::Full::from(text.into())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}

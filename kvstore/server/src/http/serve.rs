@@ -1,0 +1,128 @@
+//! Connections, from their first bytes to their end.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+use tracing::debug;
+
+use super::body::Answer;
+use super::preface::Opened;
+use super::requests::Requests;
+use super::router::Router;
+use crate::connection::Connection;
+use crate::grpc::Peer;
+
+/// An idle client is asked whether it lives after this time, and has as long to answer as the second says. etcd's values.
+const PING_INTERVAL: Duration = Duration::from_hours(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Requests that a client may give up before they were looked at. Whoever closes hundreds of watches at once is no attacker.
+const PENDING_RESETS: usize = 4096;
+/// Streams of one connection. A watch is one, so that a low limit stalls a client with many; none at all would let one
+/// connection take all memory, as each stream may hold a request in the making.
+const MAX_STREAMS: u32 = 1 << 14;
+
+/// Serves connections until `stop`, and then until those that are left have ended.
+pub(crate) async fn serve(
+    mut connections: mpsc::Receiver<io::Result<Connection>>,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let router = Arc::new(router);
+    let mut served = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = served.join_next() => {}
+            connection = connections.recv() => match connection {
+                Some(Ok(connection)) => {
+                    served.spawn(serve_connection(connection, Arc::clone(&router), stop.clone()));
+                }
+                Some(Err(error)) => debug!(%error, "no connection"),
+                None => break,
+            },
+        }
+    }
+    drop(connections);
+    while served.join_next().await.is_some() {}
+}
+
+async fn serve_connection(connection: Connection, router: Arc<Router>, stop: CancellationToken) {
+    let peer = connection.connect_info();
+    let head_deadline = router.settings().head_deadline;
+    let opened = tokio::select! {
+        biased;
+        () = stop.cancelled() => return,
+        opened = timeout(head_deadline, Opened::look(connection)) => opened,
+    };
+    let Ok(Ok((opened, is_http2))) = opened else {
+        debug!("a connection that said nothing has ended");
+        return;
+    };
+    let io = TokioIo::new(opened);
+    let service = ConnectionService { router, peer };
+    let ended = if is_http2 {
+        let requests = Requests::default();
+        let connection = http2::Builder::new(requests.clone())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Some(PING_INTERVAL))
+            .keep_alive_timeout(PING_TIMEOUT)
+            .max_pending_accept_reset_streams(Some(PENDING_RESETS))
+            .max_concurrent_streams(MAX_STREAMS)
+            .serve_connection(io, service);
+        requests.drive(until(connection, stop, http2::Connection::graceful_shutdown)).await
+    } else {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(head_deadline)
+            .serve_connection(io, service);
+        until(connection, stop, http1::Connection::graceful_shutdown).await
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection has failed");
+    }
+}
+
+/// Drives a connection to its end, and tells it when that has to come.
+async fn until<C: Future>(
+    connection: C,
+    stop: CancellationToken,
+    end: impl FnOnce(Pin<&mut C>),
+) -> C::Output {
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        output = &mut connection => return output,
+        () = stop.cancelled_owned() => {}
+    }
+    end(connection.as_mut());
+    connection.await
+}
+
+/// Answers the requests of one connection.
+#[derive(Clone, Debug)]
+struct ConnectionService {
+    router: Arc<Router>,
+    peer: Peer,
+}
+
+impl hyper::service::Service<Request<Incoming>> for ConnectionService {
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = super::calls::Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.router.answer(&self.peer, request)
+    }
+}
