@@ -1,5 +1,7 @@
 //! Why a request is refused. The texts are part of etcd's API: its clients compare them.
 
+use crate::auth::AuthError;
+
 /// Why a read is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
@@ -17,6 +19,9 @@ pub enum StoreError {
     /// A read of the request is refused.
     #[error(transparent)]
     Range(#[from] RangeError),
+    /// A command about users and roles is refused.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// No key is named.
     #[error("etcdserver: key is not provided")]
     EmptyKey,

@@ -16,6 +16,7 @@
 //!
 //! Semantics and error texts are etcd's (its API reference, and `server/storage/mvcc`, `server/etcdserver/txn`).
 
+pub mod auth;
 mod compact;
 mod error;
 mod export;
