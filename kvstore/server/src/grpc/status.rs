@@ -1,5 +1,6 @@
 //! Errors as etcd says them.
 
+use landbridge_kvstore_store::auth::AuthError;
 use landbridge_kvstore_store::{RangeError, StoreError};
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderValue, Response};
@@ -89,6 +90,7 @@ pub(super) fn refused(error: StoreError) -> Status {
         StoreError::Range(RangeError::Compacted | RangeError::Future) | StoreError::TtlTooLarge => {
             Status::out_of_range(text)
         }
+        StoreError::Auth(error) => auth_refused(error),
         StoreError::LeaseNotFound => Status::not_found(text),
         StoreError::LeaseExists => Status::failed_precondition(text),
         StoreError::EmptyKey
@@ -97,6 +99,29 @@ pub(super) fn refused(error: StoreError) -> Status {
         | StoreError::LeaseProvided
         | StoreError::TooManyOps
         | StoreError::DuplicateKey => Status::invalid_argument(text),
+    }
+}
+
+/// Why users and roles stay as they are, or someone is not let in.
+pub(super) fn auth_refused(error: AuthError) -> Status {
+    let text = error.to_string();
+    match error {
+        AuthError::UserEmpty
+        | AuthError::RoleEmpty
+        | AuthError::AuthenticationFailed
+        | AuthError::PermissionNotGiven
+        | AuthError::InvalidManagement => Status::invalid_argument(text),
+        AuthError::PermissionDenied => Status::permission_denied(text),
+        AuthError::NoPasswordUser => Status::unknown(text),
+        AuthError::RootUserMissing
+        | AuthError::RootRoleMissing
+        | AuthError::UserExists
+        | AuthError::UserNotFound
+        | AuthError::RoleExists
+        | AuthError::RoleNotFound
+        | AuthError::RoleNotGranted
+        | AuthError::PermissionNotGranted
+        | AuthError::NotEnabled => Status::failed_precondition(text),
     }
 }
 
