@@ -17,6 +17,7 @@ const API: &[&str] = &[
 
 /// What is on disk and between members, below `proto/`.
 const OWN: &[&str] = &[
+    "landbridge/raft/v1/auth.proto",
     "landbridge/raft/v1/command.proto",
     "landbridge/raft/v1/log.proto",
     "landbridge/raft/v1/snapshot.proto",

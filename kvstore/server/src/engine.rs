@@ -35,6 +35,7 @@ mod options;
 mod proposals;
 mod snapshot;
 mod state_machine;
+mod tokens;
 mod types;
 
 pub(crate) use change_feed::{ChangeFeed, Fed};
@@ -48,6 +49,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use landbridge_kvstore_store::auth::AuthStore;
 use landbridge_kvstore_store::{LeaseId, Store};
 use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -147,6 +149,22 @@ impl Engine {
     /// New revisions, for the one who tells watchers.
     pub(crate) fn change_feed(&self) -> Arc<ChangeFeed> {
         Arc::clone(&self.0.shared.feed)
+    }
+
+    /// Users and roles, as they change. A change is seen here before the one who asked for it is answered.
+    pub fn auth(&self) -> watch::Receiver<Arc<AuthStore>> {
+        self.0.shared.auth.subscribe()
+    }
+
+    /// Looks at the applied state, keys together with the users and roles of the same moment: `look` has to be short.
+    pub fn read_state<R>(&self, look: impl FnOnce(&Store, &AuthStore) -> R) -> R {
+        let state = self.0.shared.state();
+        look(&state.store, &state.auth)
+    }
+
+    /// Whom a simple token names, as far as this member knows. The token lives for its whole time again then.
+    pub fn token_user(&self, token: &str) -> Option<Arc<str>> {
+        self.0.shared.token_user(token)
     }
 
     /// The current term, as far as this member knows.

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use landbridge_kvstore_server::engine::{
     Applied, Command, Engine, EngineOptions, OpenError, Outcome, ProposeError, ReadError,
 };
 use landbridge_kvstore_server::wal::{Wal, WalError, WalOptions};
+use landbridge_kvstore_store::auth::{AuthChange, AuthCommand, AuthStore};
 use landbridge_kvstore_store::{
     Compare, CompareOperator, CompareTarget, DeleteRequest, KeyRange, LeaseId, Op, PutRequest, RangeRequest,
     Store, StoreError, StorePart, TxnLimits, TxnRequest,
@@ -265,6 +267,23 @@ fn any_command() -> impl Strategy<Value = Command> {
         2 => (1i64..4).prop_map(|id| Command::LeaseGrant { id: lease(id), ttl_seconds: 3600 }),
         1 => (1i64..4).prop_map(|id| Command::LeaseRevoke { id: lease(id) }),
         1 => (1i64..60).prop_map(|revision| Command::Compact { revision }),
+        2 => any_change().prop_map(|change| Command::Auth(AuthCommand { by: "root".into(), change })),
+    ]
+}
+
+fn any_change() -> impl Strategy<Value = AuthChange> {
+    let name = || prop::sample::select(vec!["root", "a", "b"]).prop_map(str::to_owned);
+    prop_oneof![
+        Just(AuthChange::Enable),
+        Just(AuthChange::Disable),
+        (name(), any::<bool>()).prop_map(|(name, no_password)| AuthChange::UserAdd {
+            name,
+            password_hash: "hash".into(),
+            no_password
+        }),
+        name().prop_map(|name| AuthChange::UserDelete { name }),
+        name().prop_map(|name| AuthChange::RoleAdd { name }),
+        (name(), name()).prop_map(|(user, role)| AuthChange::UserGrantRole { user, role }),
     ]
 }
 
@@ -278,7 +297,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 /// What the command does to a store that has no engine around it.
-fn apply(store: &mut Store, command: &Command) -> Result<Outcome, StoreError> {
+fn apply((store, auth): &mut (Store, Arc<AuthStore>), command: &Command) -> Result<Outcome, StoreError> {
     match command {
         Command::Put(put) => store.put(put).map(Outcome::Put),
         Command::DeleteRange(delete) => store.delete(delete).map(Outcome::DeleteRange),
@@ -290,6 +309,7 @@ fn apply(store: &mut Store, command: &Command) -> Result<Outcome, StoreError> {
             store.grant_lease(*id, *ttl_seconds).map(|()| Outcome::LeaseGranted)
         }
         Command::LeaseRevoke { id } => store.revoke_lease(*id).map(|()| Outcome::LeaseRevoked),
+        Command::Auth(command) => Ok(Outcome::Auth(AuthStore::apply(auth, command, 0)?)),
     }
 }
 
@@ -304,14 +324,15 @@ fn the_engine_is_a_store_that_lasts() {
             let dir = tempfile::tempdir().unwrap();
             let options = EngineOptions { snapshot_entries, ..options(dir.path()) };
             let mut engine = try_open(options.clone()).await.unwrap();
-            let mut store = Store::new();
+            let mut model = (Store::new(), Arc::new(AuthStore::default()));
             for step in steps.into_iter().chain([Step::Reopen]) {
                 match step {
                     Step::Propose(command) => {
                         let applied = engine.propose(command.clone()).await.unwrap();
-                        let outcome = apply(&mut store, &command);
+                        let outcome = apply(&mut model, &command);
+                        let revision = model.0.revision();
                         let Applied { term, .. } = applied;
-                        prop_assert_eq!(applied, Applied { outcome, revision: store.revision(), term });
+                        prop_assert_eq!(applied, Applied { outcome, revision, term });
                     }
                     Step::ProposeMany(count) => {
                         let mut puts = tokio::task::JoinSet::new();
@@ -326,8 +347,8 @@ fn the_engine_is_a_store_that_lasts() {
                         }
                         // Each has a revision of its own, and that is their order.
                         for (revision, command) in applied {
-                            prop_assert!(apply(&mut store, &command).is_ok());
-                            prop_assert_eq!(store.revision(), revision);
+                            prop_assert!(apply(&mut model, &command).is_ok());
+                            prop_assert_eq!(model.0.revision(), revision);
                         }
                     }
                     Step::Reopen => {
@@ -339,8 +360,13 @@ fn the_engine_is_a_store_that_lasts() {
                         engine = try_open(options.clone()).await.unwrap();
                     }
                 }
-                prop_assert!(engine.read(|engine| engine.parts().eq(store.parts())));
-                prop_assert_eq!(*engine.revisions().borrow(), store.revision());
+                let is_equal =
+                    engine.read_state(|store, auth| store.parts().eq(model.0.parts()) && *auth == *model.1);
+                prop_assert!(is_equal);
+                prop_assert_eq!(*engine.revisions().borrow(), model.0.revision());
+                let auth = engine.auth();
+                let is_equal = *auth.borrow() == model.1;
+                prop_assert!(is_equal);
             }
             engine.shutdown().await.unwrap();
             Ok(())

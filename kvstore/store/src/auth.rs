@@ -187,6 +187,28 @@ impl AuthStore {
     }
 }
 
+impl PermissionKind {
+    /// Its number in etcd's API.
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Read => 0,
+            Self::Write => 1,
+            Self::ReadWrite => 2,
+            Self::Unknown(number) => number,
+        }
+    }
+
+    /// What a number of etcd's API stands for.
+    pub fn of_number(number: i32) -> Self {
+        match number {
+            0 => Self::Read,
+            1 => Self::Write,
+            2 => Self::ReadWrite,
+            unknown => Self::Unknown(unknown),
+        }
+    }
+}
+
 impl Permission {
     /// The keys it is about.
     pub fn range(&self) -> KeyRange {

@@ -19,6 +19,9 @@ pub enum StoreError {
     /// A read of the request is refused.
     #[error(transparent)]
     Range(#[from] RangeError),
+    /// The users and roles by which the request was allowed are no longer in force.
+    #[error("etcdserver: revision of auth store is old")]
+    AuthOldRevision,
     /// A command about users and roles is refused.
     #[error(transparent)]
     Auth(#[from] AuthError),

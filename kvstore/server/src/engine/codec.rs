@@ -5,6 +5,7 @@
 
 use landbridge_kvstore_store::InvalidKeyValue;
 
+mod auth;
 mod command;
 mod log;
 mod snapshot;

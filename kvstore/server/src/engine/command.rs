@@ -1,5 +1,8 @@
 //! What can be asked of the replicated store, and what comes of it.
 
+use std::sync::Arc;
+
+use landbridge_kvstore_store::auth::{AuthCommand, AuthOutcome, AuthStore};
 use landbridge_kvstore_store::{
     DeleteRequest, DeleteResponse, LeaseId, PutRequest, PutResponse, Store, StoreError, TxnLimits,
     TxnRequest, TxnResponse,
@@ -31,12 +34,19 @@ pub enum Command {
         /// Its number.
         id: LeaseId,
     },
+    /// Changes users and roles.
+    Auth(AuthCommand),
 }
 
 impl Command {
-    /// Carries the command out. The outcome depends on nothing but command and store: limits that a member may set for
+    /// Carries the command out. The outcome depends on nothing but command and state: limits that a member may set for
     /// itself are checked before a command is proposed.
-    pub(super) fn apply(&self, store: &mut Store) -> Result<Outcome, StoreError> {
+    pub(super) fn apply(
+        &self,
+        store: &mut Store,
+        auth: &mut Arc<AuthStore>,
+        index: u64,
+    ) -> Result<Outcome, StoreError> {
         match self {
             Self::Put(put) => store.put(put).map(Outcome::Put),
             Self::DeleteRange(delete) => store.delete(delete).map(Outcome::DeleteRange),
@@ -50,6 +60,7 @@ impl Command {
                 store.grant_lease(*id, *ttl_seconds).map(|()| Outcome::LeaseGranted)
             }
             Self::LeaseRevoke { id } => store.revoke_lease(*id).map(|()| Outcome::LeaseRevoked),
+            Self::Auth(command) => Ok(AuthStore::apply(auth, command, index).map(Outcome::Auth)?),
         }
     }
 }
@@ -80,4 +91,6 @@ pub enum Outcome {
     LeaseGranted,
     /// The lease has ended, and its keys with it.
     LeaseRevoked,
+    /// What a change of users and roles did.
+    Auth(AuthOutcome),
 }

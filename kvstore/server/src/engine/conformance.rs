@@ -65,8 +65,9 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Disk> for Builder {
             current: Arc::default(),
             folder: Folder::default(),
         };
-        let state_machine =
-            StateMachine { shared: Arc::new(Shared::new(state, identity.member_id, 1)), snapshots };
+        let token_ttl = std::time::Duration::from_secs(1);
+        let shared = Shared::new(state, identity.member_id, 1, token_ttl);
+        let state_machine = StateMachine { shared: Arc::new(shared), snapshots };
         Ok((Disk { dir, log: shared_log, writer }, log, state_machine))
     }
 }

@@ -63,7 +63,8 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
 
     let stop = CancellationToken::new();
     let tracker = TaskTracker::new();
-    let shared = Arc::new(Shared::new(state, identity.member_id, fastrand::u64(..)));
+    let session = fastrand::u64(..);
+    let shared = Arc::new(Shared::new(state, identity.member_id, session, options.token_ttl));
     let snapshots = Snapshots {
         dir: snapshot_dir(&options.data_dir),
         cluster_id: identity.cluster_id,

@@ -26,6 +26,8 @@ pub struct EngineOptions {
     pub election_timeout: Duration,
     /// How often a leader lets the others know that it lives.
     pub heartbeat: Duration,
+    /// How long a simple token lives without being used.
+    pub token_ttl: Duration,
 }
 
 impl EngineOptions {
@@ -40,6 +42,7 @@ impl EngineOptions {
             snapshot_entries: 10_000,
             election_timeout: Duration::from_secs(1),
             heartbeat: Duration::from_millis(100),
+            token_ttl: Duration::from_mins(5),
         }
     }
 }

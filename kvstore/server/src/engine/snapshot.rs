@@ -17,6 +17,7 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::mem;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use landbridge_kvstore_store::{BuildError, StoreBuilder};
 use prost::Message;
@@ -153,7 +154,8 @@ pub(super) fn write(
     let last_applied = meta.last_log_id;
     let path = path(dir, last_applied);
     let draft = path.with_extension("tmp");
-    let head = Head { cluster_id, last_applied, membership: meta.last_membership.clone() };
+    let membership = meta.last_membership.clone();
+    let head = Head { cluster_id, last_applied, membership, auth: Arc::clone(&state.auth) };
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft);
     let file = file.map_err(SnapshotError::io("create", &draft))?;
@@ -250,8 +252,9 @@ pub(super) fn read(path: &Path, file: &File) -> Result<Loaded, SnapshotError> {
         }
     }
     let store = store.finish().map_err(|error| reader.damaged(error.into()))?;
-    let state = State { store, last_applied: head.last_applied, membership: head.membership };
-    Ok(Loaded { cluster_id: head.cluster_id, state })
+    let Head { cluster_id, last_applied, membership, auth } = head;
+    let state = State { store, auth, last_applied, membership };
+    Ok(Loaded { cluster_id, state })
 }
 
 struct BlockReader<'a> {

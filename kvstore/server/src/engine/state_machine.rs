@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
-use landbridge_kvstore_store::{LeaseClock, LeaseId, Store};
+use landbridge_kvstore_store::auth::AuthStore;
+use landbridge_kvstore_store::{LeaseClock, LeaseId, Store, StoreError};
 use openraft::storage::{ApplyResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::{Notify, watch};
 
@@ -25,6 +26,7 @@ use super::batch::Request;
 use super::change_feed::ChangeFeed;
 use super::proposals::Attendants;
 use super::snapshot::{self, SnapshotError, SnapshotFile};
+use super::tokens::Tokens;
 use super::types::{Entry, LogId, Payload, Proposal, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use super::{Applied, Command, Outcome};
 
@@ -35,6 +37,7 @@ const TURN_LEN: usize = 512;
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) store: Store,
+    pub(super) auth: Arc<AuthStore>,
     pub(super) last_applied: Option<LogId>,
     pub(super) membership: StoredMembership,
 }
@@ -50,8 +53,13 @@ impl State {
             }
             Payload::Normal(Proposal(batch)) => {
                 let term = **entry.log_id.committed_leader_id();
-                for Request { command, auth_revision: _ } in &batch.requests {
-                    let outcome = command.apply(&mut self.store);
+                let index = entry.log_id.index;
+                for Request { command, auth_revision } in &batch.requests {
+                    let outcome = if self.auth.has_outdated(*auth_revision) {
+                        Err(StoreError::AuthOldRevision)
+                    } else {
+                        command.apply(&mut self.store, &mut self.auth, index)
+                    };
                     tell(&self.store, command, Applied { outcome, revision: self.store.revision(), term });
                 }
             }
@@ -74,6 +82,9 @@ pub(super) struct Shared {
     /// A lease may have a deadline before all others.
     pub(super) clock_changed: Notify,
     pub(super) revisions: watch::Sender<i64>,
+    /// Users and roles as they are applied.
+    pub(super) auth: watch::Sender<Arc<AuthStore>>,
+    tokens: Mutex<Tokens>,
     /// The index of the last entry applied. Also sent anew when the clock starts or stops.
     pub(super) applied: watch::Sender<u64>,
     /// Those who wait for what this member proposed.
@@ -82,12 +93,14 @@ pub(super) struct Shared {
 
 impl Shared {
     /// The state of a member since a start, which `session` tells from all others.
-    pub(super) fn new(state: State, member: u64, session: u64) -> Self {
+    pub(super) fn new(state: State, member: u64, session: u64, token_ttl: Duration) -> Self {
         Self {
             attendants: Arc::new(Attendants::new(member, session)),
             clock: Mutex::new(None),
             clock_changed: Notify::new(),
             feed: Arc::new(ChangeFeed::new(state.store.revision())),
+            auth: watch::Sender::new(Arc::clone(&state.auth)),
+            tokens: Mutex::new(Tokens::new(token_ttl)),
             revisions: watch::Sender::new(state.store.revision()),
             applied: watch::Sender::new(state.last_applied.map_or(0, |last| last.index)),
             state: RwLock::new(state),
@@ -106,7 +119,7 @@ impl Shared {
     fn apply(&self, turn: &mut Turn) {
         let mut answers = Vec::with_capacity(turn.requests);
         let mut responders = Vec::with_capacity(turn.entries.len());
-        let (revision, index);
+        let (revision, index, auth);
         {
             let mut state = self.state.write().expect("the only writer has not panicked");
             for (entry, responder) in turn.entries.drain(..) {
@@ -119,6 +132,7 @@ impl Shared {
                     self.feed.record(store);
                     if let Ok(outcome) = &applied.outcome {
                         self.set_clock(outcome, command);
+                        self.set_tokens(outcome);
                     }
                     answers.extend(attendants.next().map(|answer| (answer, applied)));
                 });
@@ -126,9 +140,10 @@ impl Shared {
             }
             revision = state.store.revision();
             index = state.last_applied.map_or(0, |last| last.index);
+            auth = Arc::clone(&state.auth);
         }
         turn.requests = 0;
-        self.publish(revision, index);
+        self.publish(revision, index, auth);
         for (answer, applied) in answers {
             // Who no longer waits needs no answer.
             drop(answer.send(Ok(applied)));
@@ -138,9 +153,31 @@ impl Shared {
         }
     }
 
-    fn publish(&self, revision: i64, index: u64) {
+    /// Rights come first: who sees a change sees those that it was made with.
+    fn publish(&self, revision: i64, index: u64, auth: Arc<AuthStore>) {
+        self.auth.send_if_modified(|current| {
+            let is_new = !Arc::ptr_eq(current, &auth);
+            *current = auth;
+            is_new
+        });
         self.revisions.send_if_modified(|current| std::mem::replace(current, revision) != revision);
         self.applied.send_replace(index);
+    }
+
+    /// Tells tokens what was applied.
+    fn set_tokens(&self, outcome: &Outcome) {
+        if let Outcome::Auth(outcome) = outcome {
+            self.tokens().follow(Instant::now(), outcome);
+        }
+    }
+
+    fn tokens(&self) -> MutexGuard<'_, Tokens> {
+        self.tokens.lock().expect("nothing that holds it panics")
+    }
+
+    /// Whom a simple token names.
+    pub(super) fn token_user(&self, text: &str) -> Option<Arc<str>> {
+        self.tokens().user(Instant::now(), text)
     }
 
     /// Tells the clock of leases what was applied.
@@ -322,12 +359,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let state = loaded.await?.state;
         self.snapshots.replace(meta.clone(), named);
         let (revision, index) = (state.store.revision(), state.last_applied.map_or(0, |last| last.index));
+        let auth = Arc::clone(&state.auth);
         {
             let mut current = self.shared.state.write().expect("the only writer has not panicked");
             self.shared.feed.replace(&state.store);
             *current = state;
         }
-        self.shared.publish(revision, index);
+        // Which passwords were changed meanwhile is not known.
+        self.shared.tokens().clear();
+        self.shared.publish(revision, index, auth);
         self.shared.attendants.abandon();
         Ok(())
     }

@@ -93,7 +93,8 @@ pub(super) fn refused(error: StoreError) -> Status {
         StoreError::Auth(error) => auth_refused(error),
         StoreError::LeaseNotFound => Status::not_found(text),
         StoreError::LeaseExists => Status::failed_precondition(text),
-        StoreError::EmptyKey
+        StoreError::AuthOldRevision
+        | StoreError::EmptyKey
         | StoreError::KeyNotFound
         | StoreError::ValueProvided
         | StoreError::LeaseProvided

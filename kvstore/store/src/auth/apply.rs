@@ -1,24 +1,37 @@
 //! What each command does to users and roles.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{AuthChange, AuthCommand, AuthError, AuthOutcome, AuthStore, Permission, ROOT, Role, User};
 
 impl AuthStore {
-    /// Carries a command out, if whoever asks may.
+    /// Carries a command out, if whoever asks may. It is in the entry `index` of the log. Users and roles are copied only if they change, so that whoever holds
+    /// them sees by that whether they did.
     ///
     /// # Errors
     /// [`AuthError`]; then nothing has changed.
-    pub fn apply(&mut self, command: &AuthCommand) -> Result<AuthOutcome, AuthError> {
-        use AuthChange as Change;
-        if let Change::Authenticate { user, secret } = &command.change {
-            return self.authenticate(user, secret);
+    pub fn apply(this: &mut Arc<Self>, command: &AuthCommand, index: u64) -> Result<AuthOutcome, AuthError> {
+        if let AuthChange::Authenticate { user, secret } = &command.change {
+            return this.authenticate(user, secret, index);
         }
-        self.check_root(&command.by)?;
-        match &command.change {
+        this.check_root(&command.by)?;
+        let mut next = Self::clone(this);
+        let outcome = next.change(&command.change, index)?;
+        if (next.revision, next.enabled) != (this.revision, this.enabled) {
+            *this = Arc::new(next);
+        }
+        Ok(outcome)
+    }
+
+    /// Every change is a new revision, or turns rights on.
+    fn change(&mut self, change: &AuthChange, index: u64) -> Result<AuthOutcome, AuthError> {
+        use AuthChange as Change;
+        match change {
             Change::Enable => self.enable(),
             Change::Disable => Ok(self.disable()),
-            Change::Authenticate { user, secret } => self.authenticate(user, secret),
+            Change::Authenticate { user, secret } => self.authenticate(user, secret, index),
             Change::UserAdd { name, password_hash, no_password } => {
                 self.user_add(name, password_hash, *no_password)
             }
@@ -65,7 +78,7 @@ impl AuthStore {
         AuthOutcome::Disabled
     }
 
-    fn authenticate(&self, user: &str, secret: &str) -> Result<AuthOutcome, AuthError> {
+    fn authenticate(&self, user: &str, secret: &str, index: u64) -> Result<AuthOutcome, AuthError> {
         if !self.enabled {
             return Err(AuthError::NotEnabled);
         }
@@ -73,7 +86,7 @@ impl AuthStore {
         if known.no_password {
             return Err(AuthError::AuthenticationFailed);
         }
-        Ok(AuthOutcome::Authenticated { user: user.to_owned(), secret: secret.to_owned() })
+        Ok(AuthOutcome::Authenticated { user: user.to_owned(), token: format!("{secret}.{index}") })
     }
 
     fn user_add(

@@ -106,7 +106,7 @@ pub enum AuthOutcome {
     Authenticated {
         /// The user.
         user: String,
-        /// The secret part of the token.
-        secret: String,
+        /// The token, as etcd writes it: the secret, and the entry of the log that made it count.
+        token: String,
     },
 }

@@ -6,6 +6,7 @@ use landbridge_kvstore_store::{
 };
 use prost::Message;
 
+use super::auth::{auth_command_from_proto, auth_command_to_proto};
 use super::proto::{self, command, compare, key_range, op, sort};
 use super::{DecodeError, required};
 use crate::engine::Command;
@@ -20,6 +21,7 @@ pub(super) fn command_to_proto(command: &Command) -> proto::Command {
             command::Command::LeaseGrant(proto::LeaseGrant { id: id.get(), ttl_seconds: *ttl_seconds })
         }
         Command::LeaseRevoke { id } => command::Command::LeaseRevoke(proto::LeaseRevoke { id: id.get() }),
+        Command::Auth(auth) => command::Command::Auth(auth_command_to_proto(auth)),
     };
     proto::Command { command: Some(command) }
 }
@@ -34,6 +36,7 @@ pub(super) fn command_from_proto(command: proto::Command) -> Result<Command, Dec
             Command::LeaseGrant { id: lease_id(grant.id)?, ttl_seconds: grant.ttl_seconds }
         }
         command::Command::LeaseRevoke(revoke) => Command::LeaseRevoke { id: lease_id(revoke.id)? },
+        command::Command::Auth(auth) => Command::Auth(auth_command_from_proto(auth)?),
     })
 }
 

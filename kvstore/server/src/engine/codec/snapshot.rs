@@ -1,9 +1,13 @@
 //! Blocks of a snapshot.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use landbridge_kvstore_store::auth::AuthStore;
 use landbridge_kvstore_store::{Event, KeyValue, StorePart};
 use prost::Message;
 
+use super::auth::{auth_from_proto, auth_to_proto};
 use super::command::lease_id;
 use super::log::{log_id_from_proto, log_id_to_proto, membership_from_proto, membership_to_proto};
 use super::proto::{self, snapshot_block, snapshot_part};
@@ -17,6 +21,7 @@ pub(in crate::engine) struct Head {
     /// The last entry that is in it; none if nothing was applied.
     pub(in crate::engine) last_applied: Option<LogId>,
     pub(in crate::engine) membership: StoredMembership,
+    pub(in crate::engine) auth: Arc<AuthStore>,
 }
 
 /// A block of a snapshot.
@@ -34,6 +39,7 @@ pub(in crate::engine) fn encode_head(head: &Head) -> Vec<u8> {
         last_applied: head.last_applied.as_ref().map(log_id_to_proto),
         membership_log_id: head.membership.log_id().as_ref().map(log_id_to_proto),
         membership: Some(membership_to_proto(head.membership.membership())),
+        auth: Some(auth_to_proto(&head.auth)),
     }))
 }
 
@@ -59,6 +65,7 @@ pub(in crate::engine) fn decode_block(bytes: &[u8]) -> Result<Block, DecodeError
                 cluster_id: head.cluster_id,
                 last_applied: head.last_applied.map(log_id_from_proto),
                 membership: StoredMembership::new(head.membership_log_id.map(log_id_from_proto), membership),
+                auth: Arc::new(auth_from_proto(head.auth)),
             })
         }
         snapshot_block::Block::Parts(parts) => {
