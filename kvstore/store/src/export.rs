@@ -105,7 +105,7 @@ impl StoreBuilder {
             let StorePart::Beginning { compacted, revision } = part else {
                 return Err(BuildError::Beginning);
             };
-            if compacted < 0 || revision < compacted.max(1) {
+            if compacted < -1 || revision < compacted.max(1) {
                 return Err(BuildError::Beginning);
             }
             let history = History::from(compacted.max(FIRST_REVISION));

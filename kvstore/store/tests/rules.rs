@@ -5,8 +5,8 @@
 use bytes::Bytes;
 use landbridge_kvstore_store::{
     Compare, CompareOperator, CompareTarget, DeleteRequest, Event, Fields, KeyRange, KeyValue, LeaseId, Op,
-    OpResult, PutRequest, RangeRequest, SortOrder, SortTarget, Store, StoreError, TxnLimits, TxnRequest,
-    WatchFilter, WatchStep, Watcher,
+    OpResult, PutRequest, RangeError, RangeRequest, SortOrder, SortTarget, Store, StoreError, TxnLimits,
+    TxnRequest, WatchFilter, WatchStep, Watcher,
 };
 
 fn bytes(text: &'static str) -> Bytes {
@@ -305,10 +305,12 @@ fn a_watch_of_the_future_says_nothing_before_it() {
 }
 
 #[test]
-fn a_watch_from_below_zero_is_compacted() {
-    let store = store_with(&[("a", "x")]);
+fn a_watch_from_below_zero_is_compacted_once_something_is() {
+    let mut store = store_with(&[("a", "x")]);
     let mut watcher = Watcher::new(&store, everything(), -1, WatchFilter::default(), false);
+    store.compact(0).expect("nothing was compacted");
     assert_eq!(watcher.step(&store), WatchStep::Compacted(0));
+    assert_eq!(store.compact(0), Err(RangeError::Compacted));
 }
 
 #[test]
