@@ -20,6 +20,7 @@ const OWN: &[&str] = &[
     "landbridge/raft/v1/auth.proto",
     "landbridge/raft/v1/command.proto",
     "landbridge/raft/v1/log.proto",
+    "landbridge/raft/v1/peer.proto",
     "landbridge/raft/v1/snapshot.proto",
 ];
 

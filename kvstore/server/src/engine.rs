@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! propose ─► a batch of all that wait ─► openraft ─► log: memory, and a frame on disk ─► committed ─► applied ─► answer
-//!                                            │                                                            │
-//!                                            ├─► other members (to come)                     store ◄──────┤
-//!                                            └─► leases that run out ─► LeaseRevoke          snapshots ◄──┘
+//!                    │                   of the leader                                                    │
+//!                    └─► forward ─► the leader's  ├─► network ─► other members               store ◄──────┤
+//! read ─► reads ─► the leader is confirmed        └─► leases that run out ─► LeaseRevoke     snapshots ◄──┘
 //! <data_dir>/wal   the log (crate::wal)
 //!           /snap  the last snapshot
 //! ```
@@ -15,24 +15,33 @@
 //!   of what this module shows.
 //! - A start begins a new term: a member leads, and answers reads, only when all that was committed before is applied.
 //!
-//! A cluster has one member for now. Everything but the way to others (`network`) is made for more: the member's
-//! address is in the membership, votes and terms are on disk, and a command proposed elsewhere than at the leader is
-//! refused with the leader's number.
+//! - A command is proposed once: again only where it is certain that it was not proposed before.
+//! - A read is as new as its request wherever it is asked for, for the leader proves each time that it is one.
+//!
+//! A cluster has one member or several. `bootstrap` says who a new one is, `membership` changes who they are, `peers` is
+//! the way between them.
 
 mod batch;
+mod bootstrap;
 mod change_feed;
 mod codec;
 mod command;
 #[cfg(test)]
 mod conformance;
 mod error;
+mod forward;
 mod identity;
+mod lease_calls;
 mod leases;
 mod log;
+mod members;
+mod membership;
 mod network;
 mod open;
 mod options;
+mod peers;
 mod proposals;
+mod reads;
 mod snapshot;
 mod state_machine;
 mod tokens;
@@ -42,28 +51,35 @@ pub(crate) use change_feed::{ChangeFeed, Fed};
 pub use codec::DecodeError;
 pub use command::{Applied, Command, Outcome};
 pub use error::{OpenError, ProposeError, ReadError, ShutdownError};
+pub use members::ClusterMember;
+pub use membership::MemberError;
 pub use options::{ClusterOptions, ClusterState, EngineOptions, EngineStatus, InitialMember, PeerOptions};
+pub use peers::{Direction, Switch};
 pub use snapshot::{Damage, SnapshotError};
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use landbridge_kvstore_store::auth::AuthStore;
 use landbridge_kvstore_store::{LeaseId, Store};
-use openraft::ReadPolicy;
+use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use batch::Request;
 use identity::Identity;
 use log::Failure;
+use peers::Peers;
 use proposals::Proposals;
+use reads::Rounds;
 use state_machine::{Shared, Snapshots};
-use types::Raft;
+use types::{Raft, ServerMetrics};
 
 /// A handle of the replicated store; clones are of the same one.
 ///
@@ -71,10 +87,16 @@ use types::Raft;
 #[derive(Clone, Debug)]
 pub struct Engine(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     raft: Raft,
+    /// What openraft last told about its state.
+    server_metrics: ServerMetrics,
     proposals: Proposals,
+    peers: Peers,
+    /// Reads that wait for the leader to be confirmed.
+    rounds: Rounds,
+    /// Held while the members are changed.
+    changes: tokio::sync::Mutex<()>,
     shared: Arc<Shared>,
     snapshots: Snapshots,
     identity: Identity,
@@ -84,6 +106,12 @@ struct Inner {
     stop: CancellationToken,
     tracker: TaskTracker,
     tasks: Mutex<Vec<(&'static str, JoinHandle<()>)>>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Inner").field("identity", &self.identity).finish_non_exhaustive()
+    }
 }
 
 impl Drop for Inner {
@@ -119,21 +147,14 @@ impl Engine {
     /// # Errors
     /// As for [`Self::propose`].
     pub async fn propose_as(&self, command: Command, auth_revision: u64) -> Result<Applied, ProposeError> {
-        let answer = self.0.proposals.propose(Request { command, auth_revision }).await;
+        let answer = self.0.proposals.propose(Request { command, auth_revision });
+        let Ok(answer) = timeout(self.patience(), answer).await else {
+            return Err(ProposeError::TimedOut { has_leader: self.leader().is_some() });
+        };
         answer.unwrap_or_else(|| {
             let failed = self.0.failure.get().cloned();
             Err(failed.map_or(ProposeError::Stopped, |reason| ProposeError::Io { reason }))
         })
-    }
-
-    /// Waits until this member has applied all that was committed when this was called. What is read then is not older
-    /// than any answer that anyone had before.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn read_barrier(&self) -> Result<(), ReadError> {
-        let confirmed = self.0.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
-        confirmed.map(drop).map_err(|error| ReadError::new(error, self.0.identity, &self.0.failure))
     }
 
     /// Looks at the applied state, which stays as it is meanwhile: `look` has to be short.
@@ -167,16 +188,61 @@ impl Engine {
         self.0.shared.token_user(token)
     }
 
+    /// The member that leads, as far as this one knows.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        self.0.server_metrics.borrow_watched().current_leader
+    }
+
+    /// Whether this member leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        self.0.server_metrics.borrow_watched().state.is_leader()
+    }
+
+    /// Whether this member has no vote, and is not to have one: it answers little then.
+    pub fn is_learner(&self) -> bool {
+        let metrics = self.0.server_metrics.borrow_watched();
+        let node = metrics.membership_config.get_node(&self.0.identity.member_id);
+        !metrics.state.is_leader() && node.is_some_and(|node| node.is_learner)
+    }
+
+    /// Notes where a member is reached by the membership of this moment.
+    fn locate(&self, member: u64) {
+        let metrics = self.0.server_metrics.borrow_watched();
+        if let Some(node) = metrics.membership_config.get_node(&member) {
+            self.0.peers.locate(member, &node.peer_urls);
+        }
+    }
+
+    /// How long a request may take.
+    fn patience(&self) -> Duration {
+        open::patience(&self.0.options)
+    }
+
+    /// Cuts the ways to other members, to try out what happens then.
+    pub fn switch(&self) -> Switch {
+        self.0.peers.switch()
+    }
+
     /// The current term, as far as this member knows.
     pub fn term(&self) -> u64 {
         self.0.raft.metrics().borrow_watched().current_term
     }
 
-    /// Whether a member leads that this one follows, or is. Not if this one has ended.
+    /// Whether a member leads that this one follows, or is, and they heard of each other within an election timeout. Not if
+    /// this one has ended.
     pub fn has_leader(&self) -> bool {
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
-        metrics.running_state.is_ok() && metrics.current_leader.is_some()
+        let is_heard = match metrics.current_leader {
+            None => false,
+            Some(leader) if leader == self.0.identity.member_id => {
+                let alone = metrics.membership_config.voter_ids().eq([leader]);
+                let acked = metrics.last_quorum_acked.as_ref();
+                alone || acked.is_some_and(|acked| acked.elapsed() <= self.0.options.election_timeout)
+            }
+            Some(_) => self.0.peers.hears_leader(),
+        };
+        metrics.running_state.is_ok() && is_heard
     }
 
     /// How this member is. Looks at the files on disk.
@@ -185,6 +251,7 @@ impl Engine {
         let snapshot_bytes = snapshots.bytes();
         let disk_bytes = snapshot_bytes + open::folder_bytes(&open::wal_dir(&options.data_dir));
         let applied_index = *shared.applied.borrow();
+        let has_leader = self.has_leader();
         // openraft waits while this is looked at.
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -193,7 +260,7 @@ impl Engine {
             member_id: identity.member_id,
             name: options.name.clone(),
             peer_urls: options.peers.advertise.clone(),
-            leader: metrics.current_leader,
+            leader: metrics.current_leader.filter(|_| has_leader),
             is_leader: metrics.state.is_leader(),
             term: metrics.current_term,
             committed_index: metrics
@@ -203,36 +270,6 @@ impl Engine {
             applied_index,
             disk_bytes,
             used_bytes: snapshot_bytes + self.0.needed_log_bytes.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Lets a lease live on, and returns its time to live in seconds. Nothing if there is no such lease, or no longer;
-    /// if it has run out, that is told when its keys are gone.
-    ///
-    /// # Errors
-    /// [`ReadError`]; a lease may live or not then.
-    pub async fn renew_lease(&self, id: LeaseId) -> Result<Option<i64>, ReadError> {
-        let shared = &self.0.shared;
-        let mut applied = shared.applied.subscribe();
-        loop {
-            applied.borrow_and_update();
-            match shared.with_clock(|clock, now| clock.renew(now, id)) {
-                Some(Some(ttl_seconds)) => return Ok(Some(i64::try_from(ttl_seconds).unwrap_or(i64::MAX))),
-                // It has run out, and its end is under way; or there is none, as far as this member knows.
-                Some(None) => {
-                    self.read_barrier().await?;
-                    if !shared.has_lease(id) {
-                        return Ok(None);
-                    }
-                }
-                // If it leads, it is about to start its clock.
-                None => self.read_barrier().await?,
-            }
-            tokio::select! {
-                () = self.0.stop.cancelled() => return Err(ReadError::Stopped),
-                // The sender lives as long as this handle.
-                _ = applied.changed() => {}
-            }
         }
     }
 
@@ -258,7 +295,7 @@ impl Engine {
     }
 
     /// Ends everything: what is under way is refused, what is written is on disk, and the data folder is free. Other
-    /// handles answer that the store is stopped.
+    /// handles answer that the store is stopped. A leader hands leadership over before, if another member can take it.
     ///
     /// # Errors
     /// [`ShutdownError`].
@@ -266,6 +303,7 @@ impl Engine {
     /// # Panics
     /// Never: nothing that holds the list of tasks panics.
     pub async fn shutdown(self) -> Result<(), ShutdownError> {
+        self.step_down().await;
         self.0.stop.cancel();
         self.0.tracker.close();
         let tasks = std::mem::take(&mut *self.0.tasks.lock().expect("nothing that holds it panics"));

@@ -104,7 +104,8 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub async fn start_with(options: ServerOptions, settings: ServiceSettings) -> Result<Self, StartError> {
-        let ServerOptions { engine, listen, advertise, tls, access } = options;
+        let ServerOptions { mut engine, listen, advertise, tls, access } = options;
+        engine.client_urls.clone_from(&advertise);
         let tls = tls.map(TlsSource::new).transpose()?.map(Arc::new);
         let listeners = bind_all(&listen, tls.as_ref())?;
         let election_timeout = engine.election_timeout;

@@ -58,7 +58,8 @@ pub(super) fn weight(command: &Command) -> usize {
         | Command::LeaseGrant { .. }
         | Command::LeaseRevoke { .. }
         // As large as the names in it, which are short and rare.
-        | Command::Auth(_) => 0,
+        | Command::Auth(_)
+        | Command::MemberAttributes { .. } => 0,
     }
 }
 

@@ -8,14 +8,22 @@ use landbridge_kvstore_store::InvalidKeyValue;
 mod auth;
 mod command;
 mod log;
+pub(super) mod peer;
 mod snapshot;
 
 pub(super) use log::{
-    Durable, Record, decode_frame, decode_prologue, encode_entry, encode_prologue, encode_record,
+    Durable, Record, batch_from_proto, batch_to_proto, decode_frame, decode_prologue, encode_entry,
+    encode_prologue, encode_record,
 };
 pub(super) use snapshot::{Block, Head, decode_block, encode_end, encode_head, encode_parts, part_to_proto};
 
-#[expect(unreachable_pub, clippy::pedantic, reason = "generated")]
+#[expect(
+    unreachable_pub,
+    unused_qualifications,
+    clippy::allow_attributes_without_reason,
+    clippy::pedantic,
+    reason = "generated"
+)]
 pub(super) mod proto {
     tonic::include_proto!("landbridge.raft.v1");
 }

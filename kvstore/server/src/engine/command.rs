@@ -8,6 +8,8 @@ use landbridge_kvstore_store::{
     TxnRequest, TxnResponse,
 };
 
+use super::members::{Attributes, Members};
+
 /// A change of the store. It is carried out in the same order on every member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -36,6 +38,15 @@ pub enum Command {
     },
     /// Changes users and roles.
     Auth(AuthCommand),
+    /// Says how a member is called and where clients reach it; each member says that when it starts.
+    MemberAttributes {
+        /// The member.
+        member_id: u64,
+        /// Its name.
+        name: String,
+        /// The URLs.
+        client_urls: Vec<String>,
+    },
 }
 
 impl Command {
@@ -45,6 +56,7 @@ impl Command {
         &self,
         store: &mut Store,
         auth: &mut Arc<AuthStore>,
+        members: &mut Members,
         index: u64,
     ) -> Result<Outcome, StoreError> {
         match self {
@@ -61,6 +73,11 @@ impl Command {
             }
             Self::LeaseRevoke { id } => store.revoke_lease(*id).map(|()| Outcome::LeaseRevoked),
             Self::Auth(command) => Ok(AuthStore::apply(auth, command, index).map(Outcome::Auth)?),
+            Self::MemberAttributes { member_id, name, client_urls } => {
+                let (name, client_urls) = (name.clone(), client_urls.clone());
+                members.publish(*member_id, Attributes { name, client_urls });
+                Ok(Outcome::MemberPublished)
+            }
         }
     }
 }
@@ -93,4 +110,6 @@ pub enum Outcome {
     LeaseRevoked,
     /// What a change of users and roles did.
     Auth(AuthOutcome),
+    /// What a member says about itself is known.
+    MemberPublished,
 }

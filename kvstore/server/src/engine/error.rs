@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, RaftError};
 
 use super::identity::Identity;
 use super::log::Failure;
@@ -71,6 +71,14 @@ pub enum OpenError {
         /// The cluster of the log.
         ours: u64,
     },
+    /// Other members cannot come in.
+    #[error("cannot listen for other members on {url}")]
+    Listen {
+        /// Where.
+        url: String,
+        /// Why.
+        source: io::Error,
+    },
     /// No member leads the cluster.
     #[error("no member leads the cluster after {waited:?}: look whether a majority of its members run")]
     NoLeader {
@@ -119,6 +127,12 @@ pub enum ProposeError {
         "the leader changed while a command was under way: look whether it was carried out, then try again"
     )]
     LeaderChanged,
+    /// It took too long. A command may be carried out or not; a read may be asked for again.
+    #[error("the cluster did not answer in time: look whether a majority of its members run")]
+    TimedOut {
+        /// Whether a member leads, as far as this one knows.
+        has_leader: bool,
+    },
     /// The engine is shut down.
     #[error("the store is stopped: start it again")]
     Stopped,
@@ -155,7 +169,7 @@ impl ProposeError {
     pub fn may_be_carried_out(&self) -> bool {
         match self {
             Self::NoLeader | Self::NotLeader { .. } => false,
-            Self::LeaderChanged | Self::Stopped | Self::Io { .. } => true,
+            Self::LeaderChanged | Self::TimedOut { .. } | Self::Stopped | Self::Io { .. } => true,
         }
     }
 }
@@ -172,6 +186,9 @@ pub enum ReadError {
         /// Its number.
         leader: u64,
     },
+    /// It took too long.
+    #[error("the cluster did not answer in time: look whether a majority of its members run")]
+    TimedOut,
     /// The engine is shut down.
     #[error("the store is stopped: start it again")]
     Stopped,
@@ -183,25 +200,6 @@ pub enum ReadError {
         /// What happened.
         reason: String,
     },
-}
-
-impl ReadError {
-    pub(super) fn new(
-        error: RaftError<TypeConfig, LinearizableReadError<TypeConfig>>,
-        identity: Identity,
-        failure: &Failure,
-    ) -> Self {
-        match error {
-            RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
-                other_leader(&forward, identity).map_or(Self::NoLeader, |leader| Self::NotLeader { leader })
-            }
-            RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => Self::NoLeader,
-            RaftError::Fatal(fatal) => match failed(&fatal, failure) {
-                Some(reason) => Self::Io { reason },
-                None => Self::Stopped,
-            },
-        }
-    }
 }
 
 /// What went wrong while an engine was shut down. It has stopped all the same.

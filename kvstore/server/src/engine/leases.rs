@@ -40,7 +40,7 @@ pub(super) async fn run(raft: Raft, shared: Arc<Shared>, extension: Duration, st
                 sleep(PAUSE).await;
                 continue;
             }
-            shared.start_clock(extension);
+            shared.start_clock(extension, term);
             tokio::select! {
                 () = no_longer_leads(&raft, term) => {}
                 () = expire(&raft, &shared, term) => {}

@@ -27,10 +27,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use openraft::storage::{RaftLogReader, RaftLogStorage};
 use tokio::sync::{mpsc, oneshot};
 
+use super::batch::weight;
 use super::types::{Entry, Flushed, LogId, LogState, TypeConfig, Vote};
+use super::types::{Payload, Proposal};
 
 /// Writes that may wait for the disk. When it is full, openraft waits.
 const QUEUE_LEN: usize = 1024;
+
+/// Bytes of entries from which on a message to another member takes no more.
+const MESSAGE_BYTES: usize = 1 << 20;
 
 /// Why the disk takes no more, once it does not.
 pub(super) type Failure = Arc<OnceLock<String>>;
@@ -152,6 +157,20 @@ impl RaftLogReader<TypeConfig> for SharedLog {
         range: RB,
     ) -> io::Result<Vec<Entry>> {
         Ok(self.lock().range(range).cloned().collect())
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let log = self.lock();
+        let mut room = MESSAGE_BYTES;
+        let fits = |entry: &&Entry| {
+            let before = room;
+            if let Payload::Normal(Proposal(batch)) = &entry.payload {
+                let bytes = batch.requests.iter().map(|request| weight(&request.command)).sum();
+                room = room.saturating_sub(bytes);
+            }
+            before > 0
+        };
+        Ok(log.range(start..end).take_while(fits).cloned().collect())
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {

@@ -1,6 +1,5 @@
 //! From a data folder to an engine that runs.
 
-use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -9,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, ReadPolicy, SnapshotPolicy};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -16,16 +16,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use super::bootstrap::{founders, identify};
 use super::codec::{Durable, encode_prologue};
 use super::error::task_failed;
+use super::forward::ToLeader;
 use super::identity::Identity;
 use super::log::{Failure, LogStore, MemoryLog, Write, Writer, recover};
-use super::network::NoNetwork;
-use super::proposals::{self, Local, Proposals};
+use super::membership::keep_members;
+use super::network::Network;
+use super::peers::{PeerListener, PeerService, Peers, bind, serve};
+use super::proposals::{self, Proposals};
+use super::reads::Rounds;
 use super::snapshot;
 use super::state_machine::{Folder, Shared, Snapshots, State, StateMachine};
-use super::types::{Member, Raft, SnapshotMeta};
-use super::{Engine, EngineOptions, Inner, OpenError, leases};
+use super::types::{Raft, SnapshotMeta};
+use super::{ClusterOptions, Engine, EngineOptions, Inner, OpenError, leases};
 use crate::wal::Wal;
 
 /// How long a member of a cluster of one may take until it leads.
@@ -54,9 +59,15 @@ pub(super) struct Found {
 
 pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
     let config = Arc::new(config(&options)?);
+    let mut listeners = Vec::new();
+    for url in &options.peers.listen {
+        let listener = bind(url, options.peers.tls.as_ref()).await;
+        listeners.push(listener.map_err(|source| OpenError::Listen { url: url.to_string(), source })?);
+    }
+    let new = if is_empty(&wal_dir(&options.data_dir)) { Some(identify(&options).await?) } else { None };
     let failure = Failure::default();
     let (from, reason) = (options.clone(), Arc::clone(&failure));
-    let found = tokio::task::spawn_blocking(move || recover_data(&from, reason));
+    let found = tokio::task::spawn_blocking(move || recover_as(&from, new, reason));
     let Found { identity, log, writer, queue, state, snapshot } =
         found.await.map_err(|ended| OpenError::Failed { reason: ended.to_string() })??;
     let needed_log_bytes = writer.needed_bytes();
@@ -77,14 +88,24 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
         // With it goes the lock of the folder.
         folder.release(|| drop(wal));
     });
+    let peers = Peers::new(identity, options.peers.tls.clone(), options.election_timeout, stop.clone());
     let state_machine = StateMachine { shared: Arc::clone(&shared), snapshots: snapshots.clone() };
     // If this fails, the log is dropped, and its writer ends.
-    let raft = Raft::new(identity.member_id, config, NoNetwork, log, state_machine).await;
+    let raft = Raft::new(identity.member_id, config, Network(peers.clone()), log, state_machine).await;
     let raft = raft.map_err(|error| OpenError::Failed { reason: task_failed(&error, &failure) })?;
     let keeper = tracker.spawn(keep(raft.clone(), stop.clone()));
     let (proposals, requests) = Proposals::new();
-    let local = Local { raft: raft.clone(), identity, failure: Arc::clone(&failure) };
-    let proposer = proposals::run(local, Arc::clone(&shared.attendants), requests, stop.clone());
+    let to_leader = ToLeader {
+        raft: raft.clone(),
+        identity,
+        failure: Arc::clone(&failure),
+        peers: peers.clone(),
+        attendants: Arc::clone(&shared.attendants),
+        patience: patience(&options),
+        heartbeat: options.heartbeat,
+        stop: stop.clone(),
+    };
+    let proposer = proposals::run(to_leader, Arc::clone(&shared.attendants), requests, stop.clone());
     let proposer = tracker.spawn(proposer);
     let lessor = leases::run(raft.clone(), Arc::clone(&shared), options.election_timeout, stop.clone());
     let lessor = tracker.spawn(lessor);
@@ -96,8 +117,12 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
         ("log writer", writer),
     ]);
     let inner = Inner {
+        server_metrics: raft.server_metrics(),
         raft,
         proposals,
+        peers,
+        rounds: Rounds::default(),
+        changes: tokio::sync::Mutex::default(),
         shared,
         snapshots,
         identity,
@@ -109,6 +134,7 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
         tasks,
     };
     let engine = Engine(Arc::new(inner));
+    engine.attend(listeners);
     if let Err(error) = engine.begin().await {
         // The error that led here says more than one of the end.
         let _ = engine.shutdown().await;
@@ -118,12 +144,18 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
     info!(
         cluster_id = format!("{:016x}", status.cluster_id),
         member_id = format!("{:016x}", status.member_id),
+        is_leader = status.is_leader,
         term = status.term,
         applied_index = status.applied_index,
         revision = engine.read(landbridge_kvstore_store::Store::revision),
-        "the store leads its cluster"
+        "the store runs"
     );
     Ok(engine)
+}
+
+/// How long a request may take, as in etcd: 5 s for the disk and the network, and what two elections take.
+pub(super) fn patience(options: &EngineOptions) -> Duration {
+    Duration::from_secs(5) + options.election_timeout * 2
 }
 
 /// Ends openraft at the end of the engine, or with its last handle.
@@ -134,29 +166,47 @@ async fn keep(raft: Raft, stop: CancellationToken) {
 }
 
 impl Engine {
-    /// Makes the cluster if it is new, and waits until this member leads it and watches its leases.
+    /// Answers other members and cares for the membership from now on.
+    fn attend(&self, listeners: Vec<PeerListener>) {
+        let Inner { tracker, tasks, stop, options, .. } = &*self.0;
+        let mut tasks = tasks.lock().expect("nothing that holds it panics");
+        if !listeners.is_empty() {
+            let serving = serve(listeners, PeerService::new(self), options.election_timeout, stop.clone());
+            tasks.push(("peers", tracker.spawn(serving)));
+        }
+        let members = keep_members(Arc::downgrade(&self.0), options.heartbeat, stop.clone());
+        tasks.push(("members", tracker.spawn(members)));
+    }
+
+    /// Makes the cluster if it is new. If this member is alone in it, waits until it leads and watches its leases.
     async fn begin(&self) -> Result<(), OpenError> {
         let Inner { raft, shared, identity, options, failure, .. } = &*self.0;
         let failed =
             |error: &dyn std::error::Error| OpenError::Failed { reason: task_failed(error, failure) };
         if !raft.is_initialized().await.map_err(|error| failed(&error))? {
-            let member = Member { name: options.name.clone(), peer_urls: options.peers.advertise.clone() };
-            let members: BTreeMap<u64, Member> = [(identity.member_id, member)].into();
-            raft.initialize(members).await.map_err(|error| failed(&error))?;
+            let founders = founders(options, *identity);
+            if !founders.is_empty() {
+                // All founders do so. It is the same entry everywhere, which openraft allows.
+                match raft.initialize(founders).await {
+                    // The leader was faster.
+                    Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+                    Err(error) => return Err(failed(&error)),
+                }
+            }
         }
         // Alone, there is no one to wait for: no other leader, and no other candidate.
-        let alone =
-            self.0.raft.metrics().borrow_watched().membership_config.voter_ids().eq([identity.member_id]);
-        if alone {
-            raft.trigger().elect(false).await.map_err(|error| failed(&error))?;
+        let alone = raft.metrics().borrow_watched().membership_config.voter_ids().eq([identity.member_id]);
+        if !alone {
+            return Ok(());
         }
+        raft.trigger().elect(false).await.map_err(|error| failed(&error))?;
         let deadline = Instant::now() + LEAD_WITHIN;
         let no_leader = || OpenError::NoLeader { waited: LEAD_WITHIN };
         loop {
             let asked = timeout_at(deadline, raft.ensure_linearizable(ReadPolicy::ReadIndex)).await;
             match asked {
                 Ok(Ok(_)) => break,
-                Ok(Err(openraft::errors::RaftError::Fatal(error))) => return Err(failed(&error)),
+                Ok(Err(RaftError::Fatal(error))) => return Err(failed(&error)),
                 Ok(Err(_)) if Instant::now() < deadline => sleep(PAUSE).await,
                 Ok(Err(_)) | Err(_) => return Err(no_leader()),
             }
@@ -202,13 +252,33 @@ fn config(options: &EngineOptions) -> Result<Config, OpenError> {
     config.validate().map_err(|error| invalid(error.to_string()))
 }
 
+fn is_empty(dir: &Path) -> bool {
+    fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
+}
+
 /// Reads what is on disk. Blocks.
+#[cfg(test)]
 pub(super) fn recover_data(options: &EngineOptions, failure: Failure) -> Result<Found, OpenError> {
+    recover_as(options, None, failure)
+}
+
+/// Reads what is on disk, of a member that is `new` if there is nothing. Blocks.
+pub(super) fn recover_as(
+    options: &EngineOptions,
+    new: Option<Identity>,
+    failure: Failure,
+) -> Result<Found, OpenError> {
     let (wal_dir, snapshot_dir) = (wal_dir(&options.data_dir), snapshot_dir(&options.data_dir));
     create_private(&options.data_dir)?;
     create_private(&wal_dir)?;
     create_private(&snapshot_dir)?;
-    let new = Identity::new(&options.cluster.token, &options.peers.advertise.concat(), fastrand::u64(..));
+    let ClusterOptions { token, initial, .. } = &options.cluster;
+    let advertise = &options.peers.advertise;
+    // A log that has no beginning is left of a crash during the first start.
+    let new = new.unwrap_or_else(|| match initial.as_slice() {
+        [] => Identity::alone(token, advertise, fastrand::u64(..)),
+        initial => Identity::of_cluster(token, initial, advertise),
+    });
     let prologue = encode_prologue(new, &Durable::default());
     // Holds the lock of the data folder from here on.
     let (wal, recovery) = Wal::open(&wal_dir, options.wal, &prologue)?;

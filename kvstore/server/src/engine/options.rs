@@ -18,6 +18,8 @@ pub struct EngineOptions {
     pub cluster: ClusterOptions,
     /// The way to the other members, and theirs to this one.
     pub peers: PeerOptions,
+    /// Where clients reach this member, told to the others. None: this is not told.
+    pub client_urls: Vec<String>,
     /// Settings of the log.
     pub wal: WalOptions,
     /// How many log entries there are between two snapshots.
@@ -38,6 +40,7 @@ impl EngineOptions {
             name: "default".to_owned(),
             cluster: ClusterOptions::default(),
             peers: PeerOptions::default(),
+            client_urls: Vec::new(),
             wal: WalOptions::default(),
             snapshot_entries: 10_000,
             election_timeout: Duration::from_secs(1),

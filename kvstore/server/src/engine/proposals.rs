@@ -22,9 +22,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Origin, Request, weight};
-use super::identity::Identity;
-use super::log::Failure;
-use super::types::{Proposal, Raft};
 use super::{Applied, ProposeError};
 
 /// Requests that may wait to become part of a batch. When it is full, those who propose wait.
@@ -51,21 +48,6 @@ pub(super) trait Submit: Send + Sync + 'static {
     /// Hands a batch to the leader, and completes when that has applied it, or refused it. This member answers those who
     /// wait when it applies the batch itself, which may be sooner or later.
     fn submit(&self, batch: Arc<Batch>) -> impl Future<Output = Result<(), ProposeError>> + Send;
-}
-
-/// The way to the leader as long as that is this member.
-#[derive(Clone, Debug)]
-pub(super) struct Local {
-    pub(super) raft: Raft,
-    pub(super) identity: Identity,
-    pub(super) failure: Failure,
-}
-
-impl Submit for Local {
-    async fn submit(&self, batch: Arc<Batch>) -> Result<(), ProposeError> {
-        let written = self.raft.client_write(Proposal(batch)).await;
-        written.map(drop).map_err(|error| ProposeError::new(error, self.identity, &self.failure))
-    }
 }
 
 /// Those who wait for the batches of this member that are under way.

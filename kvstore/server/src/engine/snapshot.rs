@@ -154,8 +154,13 @@ pub(super) fn write(
     let last_applied = meta.last_log_id;
     let path = path(dir, last_applied);
     let draft = path.with_extension("tmp");
-    let membership = meta.last_membership.clone();
-    let head = Head { cluster_id, last_applied, membership, auth: Arc::clone(&state.auth) };
+    let head = Head {
+        cluster_id,
+        last_applied,
+        membership: meta.last_membership.clone(),
+        auth: Arc::clone(&state.auth),
+        members: state.members.clone(),
+    };
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft);
     let file = file.map_err(SnapshotError::io("create", &draft))?;
@@ -252,8 +257,8 @@ pub(super) fn read(path: &Path, file: &File) -> Result<Loaded, SnapshotError> {
         }
     }
     let store = store.finish().map_err(|error| reader.damaged(error.into()))?;
-    let Head { cluster_id, last_applied, membership, auth } = head;
-    let state = State { store, auth, last_applied, membership };
+    let Head { cluster_id, last_applied, membership, auth, members } = head;
+    let state = State { store, auth, members, last_applied, membership };
     Ok(Loaded { cluster_id, state })
 }
 

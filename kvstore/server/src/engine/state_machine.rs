@@ -13,6 +13,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use tokio::sync::{Notify, watch};
 
 use super::batch::Request;
 use super::change_feed::ChangeFeed;
+use super::members::Members;
 use super::proposals::Attendants;
 use super::snapshot::{self, SnapshotError, SnapshotFile};
 use super::tokens::Tokens;
@@ -38,6 +40,7 @@ const TURN_LEN: usize = 512;
 pub(super) struct State {
     pub(super) store: Store,
     pub(super) auth: Arc<AuthStore>,
+    pub(super) members: Members,
     pub(super) last_applied: Option<LogId>,
     pub(super) membership: StoredMembership,
 }
@@ -49,6 +52,7 @@ impl State {
         match &entry.payload {
             Payload::Blank => {}
             Payload::Membership(membership) => {
+                self.members.change(self.membership.membership(), membership);
                 self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
             }
             Payload::Normal(Proposal(batch)) => {
@@ -58,7 +62,7 @@ impl State {
                     let outcome = if self.auth.has_outdated(*auth_revision) {
                         Err(StoreError::AuthOldRevision)
                     } else {
-                        command.apply(&mut self.store, &mut self.auth, index)
+                        command.apply(&mut self.store, &mut self.auth, &mut self.members, index)
                     };
                     tell(&self.store, command, Applied { outcome, revision: self.store.revision(), term });
                 }
@@ -89,6 +93,8 @@ pub(super) struct Shared {
     pub(super) applied: watch::Sender<u64>,
     /// Those who wait for what this member proposed.
     pub(super) attendants: Arc<Attendants>,
+    /// The term in which this member leads and has applied what came before; else 0.
+    leading_term: AtomicU64,
 }
 
 impl Shared {
@@ -96,6 +102,7 @@ impl Shared {
     pub(super) fn new(state: State, member: u64, session: u64, token_ttl: Duration) -> Self {
         Self {
             attendants: Arc::new(Attendants::new(member, session)),
+            leading_term: AtomicU64::new(0),
             clock: Mutex::new(None),
             clock_changed: Notify::new(),
             feed: Arc::new(ChangeFeed::new(state.store.revision())),
@@ -195,16 +202,27 @@ impl Shared {
         }
     }
 
-    /// Starts the clock: this member leads and has applied what came before.
-    pub(super) fn start_clock(&self, extension: Duration) {
+    /// The term in which this member leads and has applied what came before; else 0.
+    pub(super) fn leading_term(&self) -> u64 {
+        self.leading_term.load(Ordering::Acquire)
+    }
+
+    pub(super) fn has_clock(&self) -> bool {
+        self.clock().is_some()
+    }
+
+    /// Starts the clock: this member leads in `term` and has applied what came before.
+    pub(super) fn start_clock(&self, extension: Duration, term: u64) {
         let state = self.state();
         let leases = state.store.leases().filter_map(|id| Some((id, state.store.lease_ttl_seconds(id)?)));
         *self.clock() = Some(LeaseClock::start(Instant::now(), extension, leases));
+        self.leading_term.store(term, Ordering::Release);
         self.applied.send_modify(|_| {});
     }
 
     /// Stops the clock: this member no longer leads.
     pub(super) fn stop_clock(&self) {
+        self.leading_term.store(0, Ordering::Release);
         *self.clock() = None;
         // Whoever waits for the end of a lease looks again.
         self.applied.send_modify(|_| {});

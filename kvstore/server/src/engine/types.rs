@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use openraft::impls::leader_id_std::LeaderId;
+use openraft::metrics::RaftServerMetrics;
+use openraft::type_config::alias::WatchReceiverOf;
 use openraft::vote::leader_id_std::CommittedLeaderId;
 
 use super::batch::Batch;
@@ -32,6 +34,7 @@ pub(super) type StoredMembership = openraft::StoredMembership<CommittedLeaderId<
 pub(super) type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId<u64>, u64, Member>;
 pub(super) type Snapshot = openraft::Snapshot<CommittedLeaderId<u64>, u64, Member, SnapshotFile>;
 pub(super) type Flushed = openraft::storage::IOFlushed<TypeConfig>;
+pub(super) type ServerMetrics = WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>;
 pub(super) type LogState = openraft::LogState<TypeConfig>;
 
 /// A batch on its way through the log; the copies for log, disk and store are one.
@@ -49,6 +52,8 @@ impl fmt::Display for Proposal {
 pub(super) struct Member {
     pub(super) name: String,
     pub(super) peer_urls: Vec<String>,
+    /// Whether it is to have no vote. One without, that is to have it, gets it when it has caught up.
+    pub(super) is_learner: bool,
 }
 
 // The engine hands these to openraft, whose signatures would name them less clearly if they did not fit.

@@ -88,7 +88,17 @@ impl Api {
             return Box::pin(ready(Ok(refusal.into_http())));
         }
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
-        match service.map(|(service, _)| service) {
+        let service = service.map(|(service, _)| service);
+        // Of these, learners do a part; what is no API of etcd's is about the member itself.
+        let is_for_all = matches!(service, Some("etcdserverpb.KV" | "etcdserverpb.Maintenance"))
+            || !service
+                .is_some_and(|service| service.starts_with("etcdserverpb.") || service.starts_with("v3"));
+        if let Err(refusal) = self.service.refuse_of_learner()
+            && !is_for_all
+        {
+            return Box::pin(ready(Ok(refusal.into_http())));
+        }
+        match service {
             Some("etcdserverpb.KV") => self.kv.clone().call(request),
             Some("etcdserverpb.Watch") => self.watch.clone().call(request),
             Some("etcdserverpb.Lease") => self.lease.clone().call(request),

@@ -16,6 +16,7 @@ use crate::engine::{Applied, Command, Outcome};
 impl Service {
     /// Has a command carried out.
     pub(super) async fn carry_out(&self, command: Command) -> Result<(pb::ResponseHeader, Outcome), Status> {
+        self.refuse_of_learner()?;
         let Applied { outcome, revision, term } = self.engine().propose(command).await?;
         Ok((self.header_of_term(revision, term), outcome.map_err(status::refused)?))
     }
@@ -49,6 +50,7 @@ impl pb::kv_server::Kv for Service {
         let request = convert::range(&request)?;
         self.permissions(&peer)?.read(&request.range)?;
         if !serializable {
+            self.refuse_of_learner()?;
             self.engine().read_barrier().await?;
         }
         let (revision, response) = self.engine().read(|store| (store.revision(), store.range(&request)));
@@ -93,6 +95,7 @@ impl pb::kv_server::Kv for Service {
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+        self.refuse_of_learner()?;
         let peer = Peer::of(request.extensions());
         let request = request.into_inner();
         self.check_size(&request)?;

@@ -113,7 +113,7 @@ impl pb::lease_server::Lease for Service {
             ..pb::LeaseTimeToLiveResponse::default()
         };
         let Ok(lease) = LeaseId::new(id) else { return Ok(Response::new(unknown())) };
-        let remaining = self.engine().lease_remaining(lease);
+        let remaining = self.engine().lease_time_left(lease).await?;
         let look = |store: &Store| {
             if with_keys {
                 permissions.read_each(store.lease_keys(lease))?;

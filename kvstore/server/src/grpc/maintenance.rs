@@ -95,7 +95,9 @@ impl pb::maintenance_server::Maintenance for Service {
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
         self.keeper(&request)?;
-        Err(status::unimplemented("the cluster has one member, which leads"))
+        self.engine().move_leader(request.get_ref().target_id).await?;
+        // Without a header, as in etcd.
+        Ok(Response::new(pb::MoveLeaderResponse::default()))
     }
 
     async fn downgrade(

@@ -7,7 +7,7 @@ use tonic::codegen::http::{HeaderValue, Response};
 use tonic::{Code, Status};
 
 use crate::access::AccessError;
-use crate::engine::{ProposeError, ReadError};
+use crate::engine::{MemberError, ProposeError, ReadError};
 
 /// The request is larger than the store takes.
 pub(super) fn request_too_large() -> Status {
@@ -73,6 +73,36 @@ pub(super) fn unimplemented(what: &str) -> Status {
     Status::unimplemented(format!("landbridge: {what}"))
 }
 
+/// It took too long.
+fn timed_out() -> Status {
+    Status::unavailable("etcdserver: request timed out")
+}
+
+/// What a learner does not do.
+pub(super) fn not_for_learners() -> Status {
+    Status::failed_precondition("etcdserver: rpc not supported for learner")
+}
+
+impl From<MemberError> for Status {
+    fn from(error: MemberError) -> Self {
+        let text = error.to_string();
+        match error {
+            MemberError::NotFound => Self::not_found(text),
+            MemberError::InvalidUrls => Self::invalid_argument(text),
+            MemberError::PeerUrlsExist
+            | MemberError::NotEnoughStarted
+            | MemberError::NotLearner
+            | MemberError::NotInSync
+            | MemberError::TooManyLearners
+            | MemberError::NotLeader
+            | MemberError::BadTransferee => Self::failed_precondition(text),
+            MemberError::Unhealthy | MemberError::NoLeader | MemberError::TimedOut | MemberError::Stopped => {
+                Self::unavailable(text)
+            }
+        }
+    }
+}
+
 impl From<AccessError> for Status {
     fn from(error: AccessError) -> Self {
         let text = error.to_string();
@@ -131,6 +161,10 @@ impl From<ProposeError> for Status {
         match error {
             ProposeError::NoLeader | ProposeError::NotLeader { .. } => no_leader(),
             ProposeError::LeaderChanged => Self::unavailable("etcdserver: leader changed"),
+            ProposeError::TimedOut { has_leader: true } => timed_out(),
+            ProposeError::TimedOut { has_leader: false } => {
+                Self::unavailable("etcdserver: request timed out, possibly due to connection lost")
+            }
             ProposeError::Stopped => stopped(),
             ProposeError::Io { .. } => unhealthy(),
         }
@@ -141,6 +175,7 @@ impl From<ReadError> for Status {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::NoLeader | ReadError::NotLeader { .. } => no_leader(),
+            ReadError::TimedOut => timed_out(),
             ReadError::Stopped => stopped(),
             ReadError::Io { .. } => unhealthy(),
         }

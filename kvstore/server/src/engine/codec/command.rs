@@ -22,6 +22,13 @@ pub(super) fn command_to_proto(command: &Command) -> proto::Command {
         }
         Command::LeaseRevoke { id } => command::Command::LeaseRevoke(proto::LeaseRevoke { id: id.get() }),
         Command::Auth(auth) => command::Command::Auth(auth_command_to_proto(auth)),
+        Command::MemberAttributes { member_id, name, client_urls } => {
+            command::Command::MemberAttributes(proto::MemberAttributes {
+                member_id: *member_id,
+                name: name.clone(),
+                client_urls: client_urls.clone(),
+            })
+        }
     };
     proto::Command { command: Some(command) }
 }
@@ -37,6 +44,9 @@ pub(super) fn command_from_proto(command: proto::Command) -> Result<Command, Dec
         }
         command::Command::LeaseRevoke(revoke) => Command::LeaseRevoke { id: lease_id(revoke.id)? },
         command::Command::Auth(auth) => Command::Auth(auth_command_from_proto(auth)?),
+        command::Command::MemberAttributes(proto::MemberAttributes { member_id, name, client_urls }) => {
+            Command::MemberAttributes { member_id, name, client_urls }
+        }
     })
 }
 
@@ -342,6 +352,9 @@ mod tests {
             any::<i64>().prop_map(|revision| Command::Compact { revision }),
             (any_lease(), any::<i64>()).prop_map(|(id, ttl_seconds)| Command::LeaseGrant { id, ttl_seconds }),
             any_lease().prop_map(|id| Command::LeaseRevoke { id }),
+            any::<(u64, String, Vec<String>)>().prop_map(|(member_id, name, client_urls)| {
+                Command::MemberAttributes { member_id, name, client_urls }
+            }),
         ]
     }
 

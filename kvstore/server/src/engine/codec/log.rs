@@ -98,7 +98,7 @@ pub(in crate::engine) fn decode_frame(mut frame: &[u8]) -> Result<Vec<Record>, D
     Ok(records)
 }
 
-fn entry_to_proto(entry: &Entry) -> proto::Entry {
+pub(super) fn entry_to_proto(entry: &Entry) -> proto::Entry {
     let payload = match &entry.payload {
         Payload::Blank => entry::Payload::Noop(proto::Noop {}),
         Payload::Normal(Proposal(batch)) => entry::Payload::Batch(batch_to_proto(batch)),
@@ -107,7 +107,7 @@ fn entry_to_proto(entry: &Entry) -> proto::Entry {
     proto::Entry { log_id: Some(log_id_to_proto(&entry.log_id)), payload: Some(payload) }
 }
 
-fn entry_from_proto(entry: proto::Entry) -> Result<Entry, DecodeError> {
+pub(super) fn entry_from_proto(entry: proto::Entry) -> Result<Entry, DecodeError> {
     let payload = match required(entry.payload, "what an entry holds")? {
         entry::Payload::Noop(proto::Noop {}) => Payload::Blank,
         entry::Payload::Command(command) => {
@@ -145,7 +145,7 @@ pub(in crate::engine) fn batch_from_proto(batch: proto::Batch) -> Result<Batch, 
     Ok(Batch { origin: Origin { member, session, sequence }, requests })
 }
 
-fn vote_to_proto(vote: &Vote) -> proto::Vote {
+pub(super) fn vote_to_proto(vote: &Vote) -> proto::Vote {
     proto::Vote {
         term: vote.leader_id.term,
         member_id: vote.leader_id.voted_for,
@@ -153,7 +153,7 @@ fn vote_to_proto(vote: &Vote) -> proto::Vote {
     }
 }
 
-fn vote_from_proto(vote: proto::Vote) -> Vote {
+pub(super) fn vote_from_proto(vote: proto::Vote) -> Vote {
     if vote.committed {
         Vote::new_committed(vote.term, vote.member_id)
     } else {
@@ -175,6 +175,7 @@ pub(super) fn membership_to_proto(membership: &Membership) -> proto::Membership 
         id: *id,
         name: member.name.clone(),
         peer_urls: member.peer_urls.clone(),
+        is_learner: member.is_learner,
     });
     proto::Membership {
         voters: voters.map(|ids| proto::Voters { member_ids: ids.iter().copied().collect() }).collect(),
@@ -185,8 +186,10 @@ pub(super) fn membership_to_proto(membership: &Membership) -> proto::Membership 
 pub(super) fn membership_from_proto(membership: proto::Membership) -> Result<Membership, DecodeError> {
     let voters: Vec<BTreeSet<u64>> =
         membership.voters.into_iter().map(|voters| voters.member_ids.into_iter().collect()).collect();
-    let member =
-        |member: proto::Member| (member.id, Member { name: member.name, peer_urls: member.peer_urls });
+    let member = |member: proto::Member| {
+        let proto::Member { id, name, peer_urls, is_learner } = member;
+        (id, Member { name, peer_urls, is_learner })
+    };
     let members: BTreeMap<u64, Member> = membership.members.into_iter().map(member).collect();
     Membership::new(voters, members).map_err(|error| DecodeError::Membership { reason: error.to_string() })
 }
@@ -200,10 +203,8 @@ mod tests {
 
     #[test]
     fn records_are_read_as_they_were_written() {
-        let member = Member {
-            name: "one".into(),
-            peer_urls: vec!["https://one:2380".into(), "https://one:2381".into()],
-        };
+        let peer_urls = vec!["https://one:2380".into(), "https://one:2381".into()];
+        let member = Member { name: "one".into(), peer_urls, is_learner: true };
         let members: BTreeMap<u64, Member> = [(u64::MAX, member.clone()), (2, member)].into();
         let membership = Membership::new(vec![[2].into(), [2, u64::MAX].into()], members).unwrap();
         let put = PutRequest { key: "k".into(), value: vec![7; 300].into(), ..PutRequest::default() };

@@ -12,6 +12,7 @@ use super::command::lease_id;
 use super::log::{log_id_from_proto, log_id_to_proto, membership_from_proto, membership_to_proto};
 use super::proto::{self, snapshot_block, snapshot_part};
 use super::{DecodeError, required};
+use crate::engine::members::{Attributes, Members};
 use crate::engine::types::{LogId, Membership, StoredMembership};
 
 /// What a snapshot says before the store itself.
@@ -22,6 +23,7 @@ pub(in crate::engine) struct Head {
     pub(in crate::engine) last_applied: Option<LogId>,
     pub(in crate::engine) membership: StoredMembership,
     pub(in crate::engine) auth: Arc<AuthStore>,
+    pub(in crate::engine) members: Members,
 }
 
 /// A block of a snapshot.
@@ -40,6 +42,7 @@ pub(in crate::engine) fn encode_head(head: &Head) -> Vec<u8> {
         membership_log_id: head.membership.log_id().as_ref().map(log_id_to_proto),
         membership: Some(membership_to_proto(head.membership.membership())),
         auth: Some(auth_to_proto(&head.auth)),
+        members: Some(members_to_proto(&head.members)),
     }))
 }
 
@@ -66,6 +69,7 @@ pub(in crate::engine) fn decode_block(bytes: &[u8]) -> Result<Block, DecodeError
                 last_applied: head.last_applied.map(log_id_from_proto),
                 membership: StoredMembership::new(head.membership_log_id.map(log_id_from_proto), membership),
                 auth: Arc::new(auth_from_proto(head.auth)),
+                members: head.members.map(members_from_proto).unwrap_or_default(),
             })
         }
         snapshot_block::Block::Parts(parts) => {
@@ -73,6 +77,23 @@ pub(in crate::engine) fn decode_block(bytes: &[u8]) -> Result<Block, DecodeError
         }
         snapshot_block::Block::End(end) => Block::End(end.blocks),
     })
+}
+
+fn members_to_proto(members: &Members) -> proto::Members {
+    let attributes = members.attributes.iter().map(|(id, attributes)| proto::MemberAttributes {
+        member_id: *id,
+        name: attributes.name.clone(),
+        client_urls: attributes.client_urls.clone(),
+    });
+    proto::Members { attributes: attributes.collect(), removed: members.removed.iter().copied().collect() }
+}
+
+fn members_from_proto(members: proto::Members) -> Members {
+    let attributes = members.attributes.into_iter().map(|attributes| {
+        let proto::MemberAttributes { member_id, name, client_urls } = attributes;
+        (member_id, Attributes { name, client_urls })
+    });
+    Members { attributes: attributes.collect(), removed: members.removed.into_iter().collect() }
 }
 
 pub(in crate::engine) fn part_to_proto(part: StorePart) -> proto::SnapshotPart {

@@ -1,0 +1,161 @@
+//! Where other members come in.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::link::Link;
+use super::{CONNECTION_WINDOW, PeerService, STREAM_WINDOW};
+use crate::engine::codec::proto::peer_server::PeerServer;
+use crate::listen::{ListenAddress, ListenUrl};
+use crate::tls::{TlsFiles, TlsSource};
+
+/// Handshakes under way at a time, and how long one may take.
+const HANDSHAKES: usize = 64;
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long to wait after the kernel had no connection to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A socket that other members connect to.
+pub(in crate::engine) struct PeerListener {
+    socket: Socket,
+    tls: Option<Arc<TlsSource>>,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Listens on `url`.
+///
+/// # Errors
+/// What the kernel says, or what is wrong with the files of TLS.
+pub(in crate::engine) async fn bind(url: &ListenUrl, tls: Option<&TlsFiles>) -> io::Result<PeerListener> {
+    let tls = match (url.tls, tls) {
+        (false, _) => None,
+        (true, Some(files)) => {
+            Some(Arc::new(TlsSource::new(files.clone().into()).map_err(io::Error::other)?))
+        }
+        (true, None) => return Err(io::Error::other("there is no certificate to show to other members")),
+    };
+    let socket = match &url.address {
+        ListenAddress::Tcp(address) => Socket::Tcp(TcpListener::bind(address).await?),
+        ListenAddress::Unix(path) => {
+            // One that is left of a process that is gone; the lock of the data folder keeps two from running.
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => Socket::Unix(UnixListener::bind(path)?),
+            }
+        }
+    };
+    Ok(PeerListener { socket, tls })
+}
+
+/// Answers other members until `stop`; their connections end then, too.
+pub(in crate::engine) async fn serve(
+    listeners: Vec<PeerListener>,
+    service: PeerService,
+    election_timeout: Duration,
+    stop: CancellationToken,
+) {
+    let (ready, connections) = mpsc::channel(16);
+    let mut tasks = JoinSet::new();
+    for listener in listeners {
+        tasks.spawn(accept_loop(listener, ready.clone(), stop.clone()));
+    }
+    drop(ready);
+    let server =
+        PeerServer::new(service).max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX);
+    let serving = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(election_timeout))
+        .http2_keepalive_timeout(Some(election_timeout))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .add_service(server)
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.clone().cancelled_owned());
+    if let Err(error) = serving.await {
+        warn!(%error, "other members are no longer answered");
+    }
+    stop.cancelled().await;
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn accept_loop(listener: PeerListener, ready: mpsc::Sender<io::Result<Link>>, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(HANDSHAKES));
+    let mut handshakes = JoinSet::new();
+    loop {
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
+            let accepted = match &listener.socket {
+                Socket::Tcp(socket) => socket.accept().await.map(|(tcp, _)| Accepted::Tcp(tcp)),
+                Socket::Unix(socket) => socket.accept().await.map(|(unix, _)| Accepted::Unix(unix)),
+            };
+            (accepted, place)
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = handshakes.join_next() => {}
+            (accepted, place) = accept => match accepted {
+                Ok(accepted) => {
+                    let (tls, ready, cut) = (listener.tls.clone(), ready.clone(), stop.clone());
+                    handshakes.spawn(async move {
+                        let shaken = timeout(HANDSHAKE_DEADLINE, handshake(accepted, tls, cut)).await;
+                        match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                            // The receiver is gone when the member stops.
+                            Ok(link) => drop(ready.send(Ok(link)).await),
+                            Err(error) => debug!(%error, "a connection of another member was refused"),
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "no connection of another member can be taken");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    handshakes.shutdown().await;
+}
+
+async fn handshake(
+    accepted: Accepted,
+    tls: Option<Arc<TlsSource>>,
+    cut: CancellationToken,
+) -> io::Result<Link> {
+    let config = match tls {
+        None => None,
+        Some(tls) => {
+            let config = tokio::task::spawn_blocking(move || tls.config()).await.map_err(io::Error::other)?;
+            Some(TlsAcceptor::from(config.map_err(io::Error::other)?))
+        }
+    };
+    match (accepted, config) {
+        (Accepted::Tcp(tcp), config) => {
+            tcp.set_nodelay(true)?;
+            match config {
+                None => Ok(Link::new(tcp, cut)),
+                Some(acceptor) => Ok(Link::new(acceptor.accept(tcp).await?, cut)),
+            }
+        }
+        (Accepted::Unix(unix), None) => Ok(Link::new(unix, cut)),
+        (Accepted::Unix(unix), Some(acceptor)) => Ok(Link::new(acceptor.accept(unix).await?, cut)),
+    }
+}

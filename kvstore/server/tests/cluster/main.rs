@@ -1,0 +1,8 @@
+//! Several members in one process, on real files and sockets: what one answered, all know, whoever is gone meanwhile.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod faults;
+mod harness;
+mod members;
+mod replication;

@@ -1,0 +1,153 @@
+//! Members that come and go, and who leads.
+
+use landbridge_kvstore_server::engine::MemberError;
+use landbridge_kvstore_server::engine::OpenError;
+
+use crate::harness::{Cluster, block_on, put, until, value};
+
+#[test]
+fn a_cluster_of_one_grows_to_five_and_shrinks_again() {
+    block_on(async {
+        let mut cluster = Cluster::new(1);
+        cluster.start().await;
+        cluster.engine(0).propose(put("key", "first")).await.unwrap();
+        for size in 2..=5 {
+            let number = cluster.grow(0, false).await;
+            until("a vote for the new member", || {
+                cluster.engine(0).voters().len() == size && cluster.engine(number).members().len() == size
+            })
+            .await;
+            let engine = cluster.engine(number);
+            assert!(!engine.is_learner());
+            engine.propose(put(format!("by/{number}"), "x")).await.unwrap();
+            until("the new member to have said who it is", || {
+                cluster.engine(0).members().iter().all(|member| !member.client_urls.is_empty())
+            })
+            .await;
+        }
+        cluster.agree().await;
+        assert_eq!(value(cluster.engine(4), "key").as_deref(), Some("first"));
+        let gone = cluster.engine(4).status().member_id;
+        cluster.engine(1).remove_member(gone).await.unwrap();
+        let reason = cluster.engine(4).ended().await.unwrap();
+        assert!(reason.contains("permanently removed"), "{reason}");
+        // Nor does it come back.
+        cluster.stop(4).await;
+        cluster.restart(4).await;
+        let reason = cluster.engine(4).ended().await.unwrap();
+        assert!(reason.contains("permanently removed"), "{reason}");
+        cluster.stop(4).await;
+        assert_eq!(cluster.engine(0).remove_member(gone).await, Err(MemberError::NotFound));
+        cluster.agree().await;
+        cluster.shutdown().await;
+    });
+}
+
+#[test]
+fn a_learner_has_a_copy_and_no_vote_until_it_is_promoted() {
+    block_on(async {
+        let mut cluster = Cluster::new(3);
+        cluster.start().await;
+        for count in 0..120 {
+            cluster.engine(0).propose(put(format!("key/{count}"), "x")).await.unwrap();
+        }
+        let leader = cluster.leader().await;
+        let learner = cluster.grow(leader, true).await;
+        until("the learner to know what it is", || cluster.engine(learner).is_learner()).await;
+        let id = cluster.engine(learner).status().member_id;
+        assert_eq!(
+            cluster.engine(0).add_member(vec!["http://127.0.0.1:1".to_owned()], true).await,
+            Err(MemberError::TooManyLearners)
+        );
+        assert_eq!(cluster.engine(leader).move_leader(id).await, Err(MemberError::BadTransferee));
+        cluster.agree().await;
+        assert_eq!(cluster.engine(leader).voters().len(), 3);
+        let follower = cluster.follower().await;
+        cluster.engine(follower).promote_member(id).await.unwrap();
+        until("its vote", || !cluster.engine(learner).is_learner()).await;
+        assert_eq!(cluster.engine(leader).voters().len(), 4);
+        assert_eq!(cluster.engine(leader).promote_member(id).await, Err(MemberError::NotLearner));
+        cluster.shutdown().await;
+    });
+}
+
+#[test]
+fn leadership_moves_when_it_is_told_to_and_when_its_holder_stops() {
+    block_on(async {
+        let mut cluster = Cluster::new(3);
+        cluster.start().await;
+        let (leader, follower) = (cluster.leader().await, cluster.follower().await);
+        let id = cluster.engine(follower).status().member_id;
+        assert_eq!(cluster.engine(follower).move_leader(id).await, Err(MemberError::NotLeader));
+        assert_eq!(cluster.engine(leader).move_leader(7).await, Err(MemberError::BadTransferee));
+        let term = cluster.engine(leader).term();
+        cluster.engine(leader).move_leader(id).await.unwrap();
+        assert_eq!(cluster.leader().await, follower);
+        assert_eq!(cluster.engine(follower).term(), term + 1);
+        cluster.engine(leader).propose(put("key", "x")).await.unwrap();
+        cluster.stop(follower).await;
+        // No election timeout had to pass: another was asked to lead.
+        let heir = cluster.leader().await;
+        assert_eq!(cluster.engine(heir).term(), term + 2);
+        cluster.engine(heir).propose(put("key", "y")).await.unwrap();
+        cluster.shutdown().await;
+    });
+}
+
+#[test]
+fn changes_that_would_stop_the_cluster_are_refused() {
+    block_on(async {
+        let mut cluster = Cluster::new(3);
+        cluster.start().await;
+        let (leader, follower) = (cluster.leader().await, cluster.follower().await);
+        let engine = cluster.engine(follower);
+        assert_eq!(
+            engine.add_member(vec!["nonsense".to_owned()], false).await,
+            Err(MemberError::InvalidUrls)
+        );
+        let taken = engine.status().peer_urls;
+        assert_eq!(engine.add_member(taken.clone(), false).await, Err(MemberError::PeerUrlsExist));
+        assert_eq!(engine.update_member(9, taken.clone()).await, Err(MemberError::NotFound));
+        let leader_id = cluster.engine(leader).status().member_id;
+        assert_eq!(engine.update_member(leader_id, taken).await, Err(MemberError::PeerUrlsExist));
+        assert_eq!(engine.promote_member(leader_id).await, Err(MemberError::NotLearner));
+        // One is down: no further one may come, and none of the others may go.
+        cluster.stop(follower).await;
+        let leader = cluster.leader().await;
+        let engine = cluster.engine(leader);
+        let url = vec!["http://127.0.0.1:1".to_owned()];
+        until("silence", || !engine.hears_all()).await;
+        assert_eq!(engine.add_member(url, false).await, Err(MemberError::Unhealthy));
+        let own = engine.status().member_id;
+        assert_eq!(engine.remove_member(own).await, Err(MemberError::Unhealthy));
+        cluster.shutdown().await;
+    });
+}
+
+#[test]
+fn a_member_of_another_cluster_is_refused() {
+    block_on(async {
+        let mut cluster = Cluster::new(3);
+        cluster.start().await;
+        let engine = cluster.engine(0);
+        until("all members to have said who they are", || {
+            let members = engine.members();
+            members.len() == 3 && members.iter().all(|member| !member.client_urls.is_empty())
+        })
+        .await;
+        cluster.stop(2).await;
+        let data = cluster.nodes[2].options.data_dir.clone();
+        std::fs::remove_dir_all(&data).unwrap();
+        // Its data is lost, so that it might vote twice.
+        let error = cluster.nodes[2].start().await.unwrap_err();
+        let text = error.to_string();
+        assert!(
+            matches!(error, OpenError::Options { .. }) && text.contains("already been bootstrapped"),
+            "{text}"
+        );
+        cluster.nodes[2].options.cluster.token = "other".to_owned();
+        let error = cluster.nodes[2].start().await.unwrap_err();
+        assert!(error.to_string().contains("cluster ID mismatch"), "{error}");
+        cluster.shutdown().await;
+    });
+}
