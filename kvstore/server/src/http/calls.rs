@@ -221,7 +221,7 @@ mod tests {
             deadline(&headers)
         };
         assert_eq!(deadline("2S"), Some(Duration::from_secs(2)));
-        assert_eq!(deadline("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(deadline("99999999H"), Some(Duration::from_hours(99_999_999)));
         assert_eq!(deadline("150m"), Some(Duration::from_millis(150)));
         for wrong in ["", "S", "2", "2x", "-2S", "123456789S", "1.5S"] {
             assert_eq!(deadline(wrong), None, "{wrong:?}");

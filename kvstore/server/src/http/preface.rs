@@ -85,7 +85,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Opened<T> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use proptest::prelude::*;
 

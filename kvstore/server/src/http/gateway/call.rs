@@ -129,7 +129,6 @@ fn end(headers: &HeaderMap) -> Option<Result<(), Status>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use proptest::prelude::*;
     use prost_reflect::DescriptorPool;

@@ -49,10 +49,9 @@ impl Splitter {
         while let Some(byte) = self.bytes.get(self.looked_at).copied() {
             self.looked_at += 1;
             match (self.text, byte) {
-                (Text::Escaped, _) => self.text = Text::Inside,
                 (Text::Inside, b'\\') => self.text = Text::Escaped,
                 (Text::Inside, b'"') => self.text = Text::Outside,
-                (Text::Inside, _) => {}
+                (Text::Escaped, _) | (Text::Outside, b'"') if self.depth > 0 => self.text = Text::Inside,
                 (Text::Outside, b'{') => self.depth += 1,
                 (Text::Outside, _) if self.depth == 0 => {
                     let what = char::from(byte);
@@ -60,7 +59,6 @@ impl Splitter {
                         "proto: syntax error: unexpected token {what}"
                     )));
                 }
-                (Text::Outside, b'"') => self.text = Text::Inside,
                 (Text::Outside, b'}') => {
                     self.depth -= 1;
                     if self.depth == 0 {
@@ -69,7 +67,7 @@ impl Splitter {
                         return Ok(Some(value));
                     }
                 }
-                (Text::Outside, _) => {}
+                _ => {}
             }
         }
         Ok(None)
@@ -124,7 +122,6 @@ fn too_large() -> Status {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use proptest::prelude::*;
 
