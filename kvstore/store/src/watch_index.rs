@@ -130,7 +130,7 @@ impl<T> WatchIndex<T> {
         if let Some(members) = self.single.get(key) {
             members.values().for_each(&mut found);
         }
-        stab(&self.ranges, key, &mut found);
+        stab(self.ranges.as_deref(), key, &mut found);
     }
 }
 
@@ -235,17 +235,17 @@ fn remove<T>(link: &mut Link<T>, span: &Span, id: WatcherId) -> Option<T> {
     value
 }
 
-fn stab<'a, T>(link: &'a Link<T>, key: &[u8], found: &mut impl FnMut(&'a T)) {
+fn stab<'a, T>(link: Option<&'a Node<T>>, key: &[u8], found: &mut impl FnMut(&'a T)) {
     let Some(node) = link else { return };
     if !node.furthest.is_behind(key) {
         return;
     }
-    stab(&node.left, key, found);
+    stab(node.left.as_deref(), key, found);
     if *node.span.start <= *key {
         if node.span.end.is_behind(key) {
             node.members.values().for_each(&mut *found);
         }
-        stab(&node.right, key, found);
+        stab(node.right.as_deref(), key, found);
     }
 }
 
@@ -263,12 +263,12 @@ mod tests {
 
     use super::*;
 
-    fn height<T>(link: &Link<T>) -> usize {
-        link.as_ref().map_or(0, |node| 1 + height(&node.left).max(height(&node.right)))
+    fn height<T>(link: Option<&Node<T>>) -> usize {
+        link.map_or(0, |node| 1 + height(node.left.as_deref()).max(height(node.right.as_deref())))
     }
 
-    fn nodes<T>(link: &Link<T>) -> usize {
-        link.as_ref().map_or(0, |node| 1 + nodes(&node.left) + nodes(&node.right))
+    fn nodes<T>(link: Option<&Node<T>>) -> usize {
+        link.map_or(0, |node| 1 + nodes(node.left.as_deref()) + nodes(node.right.as_deref()))
     }
 
     /// Some thousand in the order that makes a plain tree a list: the paths stay short, so no step is long.
@@ -278,7 +278,7 @@ mod tests {
         let ids: Vec<_> = (0..10_000)
             .map(|number| index.register(KeyRange::prefix(format!("{number:05}/").as_bytes()), number))
             .collect();
-        assert!(height(&index.ranges) < 64, "{}", height(&index.ranges));
+        assert!(height(index.ranges.as_deref()) < 64, "{}", height(index.ranges.as_deref()));
         let mut found = Vec::new();
         index.matching(b"04711/a", |number| found.push(*number));
         assert_eq!(found, [4711]);
@@ -292,7 +292,7 @@ mod tests {
     fn one_range_is_one_node_however_many_watch_it() {
         let mut index = WatchIndex::new(7);
         let ids: Vec<_> = (0..1000).map(|number| index.register(KeyRange::prefix(b"a"), number)).collect();
-        assert_eq!((nodes(&index.ranges), index.len()), (1, 1000));
+        assert_eq!((nodes(index.ranges.as_deref()), index.len()), (1, 1000));
         let mut count = 0;
         index.matching(b"ab", |_| count += 1);
         assert_eq!(count, 1000);

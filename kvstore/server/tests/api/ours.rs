@@ -205,3 +205,27 @@ async fn thousands_who_watch_other_keys_are_not_woken() {
     assert_eq!(counters.streams(), 0);
     ours.stop().await;
 }
+
+/// etcd 3.5.16 answers for watches of the future, too; later ones do not.
+#[tokio::test]
+async fn progress_is_not_told_below_the_start() {
+    let ours = Ours::start(AccessRules::Open, None).await;
+    let client = Client::connect(&ours.endpoint("http"), "a").await;
+    let now = client.put("a", "0").await;
+    let mut watch = client.watch();
+    let start_revision = now + 2;
+    let request = pb::WatchCreateRequest { key: client.key("a"), start_revision, ..Default::default() };
+    watch.create(pb::WatchCreateRequest { progress_notify: true, ..request }).await;
+    watch.request_progress().await;
+    client.put("elsewhere", "").await;
+    client.put("elsewhere", "").await;
+    // The question was kept, and answered when that was possible.
+    loop {
+        let response = watch.next().await;
+        assert_eq!((response.events.len(), response.header.unwrap().revision), (0, start_revision));
+        if response.watch_id == -1 {
+            break;
+        }
+    }
+    ours.stop().await;
+}

@@ -76,7 +76,7 @@ suite! {
         nothing_is_heard_of_a_watch_after_its_end,
         many_watches_on_one_stream_each_hear_their_key,
         a_compaction_takes_nothing_from_a_watch_that_is_up_to_date,
-        progress_is_not_told_below_the_start;
+        a_watch_that_has_nothing_to_hear_yet_is_up_to_date;
     lease:
         a_lease_is_granted_once_and_for_long_enough,
         keys_go_with_their_lease_at_one_revision,

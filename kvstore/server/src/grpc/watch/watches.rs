@@ -96,7 +96,7 @@ impl Watch {
     fn given(&self, position: i64) -> Option<i64> {
         let Pace::UpToDate(found) = &self.pace else { return None };
         let given = position.max(self.watcher.next_revision() - 1);
-        // As in etcd since 3.5.13, nothing is heard of what is before the start that was asked for.
+        // As in etcd's newer versions, nothing is heard of what is before the start that was asked for.
         (found.is_empty() && given >= self.start).then_some(given)
     }
 }

@@ -386,27 +386,11 @@ pub(crate) async fn a_compaction_takes_nothing_from_a_watch_that_is_up_to_date(c
     }
 }
 
-/// A watch that does not say where it starts is told at once how far it is; nothing is heard of what is before a start.
-pub(crate) async fn progress_is_not_told_below_the_start(client: Client) {
+pub(crate) async fn a_watch_that_has_nothing_to_hear_yet_is_up_to_date(client: Client) {
     let now = client.put("a", "0").await;
     let mut watch = client.watch();
     watch.create(of(&client, "a")).await;
     watch.request_progress().await;
     let response = watch.next().await;
     assert_eq!((response.watch_id, response.header.unwrap().revision), (-1, now));
-
-    let mut watch = client.watch();
-    let next = pb::WatchCreateRequest { start_revision: now + 1, progress_notify: true, ..of(&client, "a") };
-    watch.create(next).await;
-    watch.request_progress().await;
-    let elsewhere = client.put("elsewhere", "").await;
-    watch.request_progress().await;
-    loop {
-        let response = watch.next().await;
-        assert!(response.events.is_empty());
-        assert_eq!(response.header.unwrap().revision, elsewhere, "{response:?}");
-        if response.watch_id == -1 {
-            break;
-        }
-    }
 }
