@@ -162,6 +162,12 @@ impl Engine {
         look(&self.0.shared.state().store)
     }
 
+    /// The applied state of this moment, for whoever has to look at much of it: it costs nothing and stays as it is, while
+    /// writes go on.
+    pub fn snapshot(&self) -> Store {
+        self.read(Store::clone)
+    }
+
     /// The current revision, as it changes. What it says can be read.
     pub fn revisions(&self) -> watch::Receiver<i64> {
         self.0.shared.revisions.subscribe()

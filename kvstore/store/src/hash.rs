@@ -1,7 +1,8 @@
 //! A checksum of the keys and their history, which members compare: it is the one that etcd computes of the same changes.
 //!
 //! Invariant: it depends on the changes, the revision and the compacted revision alone, not on what is still in memory
-//! (etcd 3.5, `server/storage/mvcc/hash.go`).
+//! (etcd 3.5, `server/storage/mvcc/hash.go`). One difference is on purpose: of a revision that was compacted, etcd keeps what
+//! it computed before that until it is started again; ours is what is there now, as etcd's is after the start.
 
 use crate::{KeyValue, RangeError, Store};
 

@@ -12,7 +12,10 @@
 //!   the one part that is not replicated. Time is an argument there.
 //! - A request that fails changes nothing.
 //! - Every revision from the compacted one to the current one has its changes in the history, without a gap.
-//! - A value is held once, however many versions, responses and watchers speak of it.
+//! - A version of a key is one allocation, in the form that goes to clients, however many responses and watchers speak of it.
+//! - A clone of a [`Store`] costs nothing and stays as it was: all of it is in persistent trees (`tree`). Whoever has to look
+//!   at much of it does so on a clone.
+//! - What a compaction forgot is not seen, however much of it is still in memory ([`Store::compact_step`]).
 //!
 //! Semantics and error texts are etcd's (its API reference, and `server/storage/mvcc`, `server/etcdserver/txn`).
 

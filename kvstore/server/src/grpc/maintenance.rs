@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use futures_util::Stream;
-use landbridge_kvstore_store::Store;
+use landbridge_kvstore_store::{HashKv, Store};
 use tonic::{Request, Response, Status};
 
 use super::proto::etcdserverpb as pb;
@@ -80,7 +80,21 @@ impl pb::maintenance_server::Maintenance for Service {
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         self.keeper(&request)?;
-        Err(status::unimplemented("there is no checksum of the keys yet"))
+        let revision = request.get_ref().revision;
+        let store = self.engine().snapshot();
+        let current = store.revision();
+        // All keys are looked at, away from those who answer others.
+        let hashed = tokio::task::spawn_blocking(move || store.hash_kv(revision));
+        let hashed = hashed.await.map_err(|_| Status::aborted("landbridge: the store is stopping"))?;
+        let HashKv { hash, hash_revision, compact_revision } =
+            hashed.map_err(|error| status::refused(error.into()))?;
+        Ok(Response::new(pb::HashKvResponse {
+            header: Some(self.header(current)),
+            hash,
+            // etcd's way to say that nothing was ever compacted.
+            compact_revision: if compact_revision == 0 { -1 } else { compact_revision },
+            hash_revision,
+        }))
     }
 
     type SnapshotStream = Snapshots;

@@ -4,6 +4,7 @@
 
 mod access;
 mod etcdctl;
+mod hash;
 mod http;
 mod listen;
 mod ours;

@@ -47,9 +47,7 @@ impl<T: Item> Tree<T> {
 
     /// Removes the item of a key.
     pub(crate) fn remove(&mut self, key: &T::Key) -> Option<T> {
-        if self.get(key).is_none() {
-            return None;
-        }
+        self.get(key)?;
         self.alter(key, |there| (Change::Remove, there.cloned()))
     }
 
