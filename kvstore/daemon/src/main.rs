@@ -1,6 +1,104 @@
-//! The store alone.
+//! The store alone: starts where etcd does, with etcd's flags.
+//!
+//! ```text
+//! flags, ETCD_*, YAML ─► settings ─► server ─► until SIGTERM
+//! ```
+//!
+//! Exit codes are etcd's: 0 after an orderly end, 1 if the store failed, 2 if the flags could not be understood.
+
+mod flags;
+mod log;
+mod notify;
+mod settings;
+
+use std::env;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow};
+use landbridge_kvstore_server::Server;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+use crate::flags::{Invocation, Values};
+use crate::settings::Settings;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+/// etcd's code for flags that it does not understand.
+const MISUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    match flags::parse(env::args().skip(1), env::vars()) {
+        Ok(Invocation::Help) => print!("{}", flags::help()),
+        Ok(Invocation::Version) => print!("{}", flags::VERSION),
+        Ok(Invocation::Serve(values)) => return serve(&values),
+        Err(error) => {
+            eprintln!("{error}\nrun with --help for all flags");
+            return ExitCode::from(MISUSED);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn serve(values: &Values) -> ExitCode {
+    if let Err(error) = log::init(values) {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    for note in &values.notes {
+        warn!("{note}");
+    }
+    match Settings::new(values).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let error = format!("{error:#}");
+            error!(error, "the store has failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(settings: Settings) -> Result<()> {
+    // Who stops the store while it starts is heard as well.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut stop = async || {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    for note in &settings.notes {
+        warn!("{note}");
+    }
+    let Settings { options, service, access, .. } = settings;
+    let server = tokio::select! {
+        server = Server::start_with(options, service) => server?,
+        signal = stop() => {
+            info!(signal, "stopped before it was ready");
+            return Ok(());
+        }
+    };
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        urls = server.listens_on().iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        "ready to serve client requests"
+    );
+    if let Err(error) = notify::ready() {
+        warn!(%error, "the service manager cannot be told that the store is ready");
+    }
+    let outcome = tokio::select! {
+        signal = stop() => {
+            info!(signal, "the store stops");
+            Ok(())
+        }
+        reason = server.engine().ended() => {
+            Err(anyhow!("{}", reason.unwrap_or_else(|| "the store was stopped from inside".to_owned())))
+        }
+    };
+    let closed = server.shutdown().await.context("the store cannot be closed in order");
+    drop(access);
+    outcome.and(closed)
+}

@@ -1,0 +1,194 @@
+//! Settings of the store, from what was given for the flags: every rule that concerns more than one flag is checked here.
+
+mod cluster;
+mod tls;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use landbridge_kvstore_server::engine::EngineOptions;
+use landbridge_kvstore_server::{AccessRules, ListenUrl, ServerOptions, ServiceSettings};
+use tokio::sync::watch;
+
+use crate::flags::{Values, parse_duration};
+
+/// The longest time without a leader, as in etcd.
+const LONGEST_ELECTION: Duration = Duration::from_secs(50);
+
+/// All that a store needs to start.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) options: ServerOptions,
+    pub(crate) service: ServiceSettings,
+    /// Keeps the rules of access as they are.
+    pub(crate) access: watch::Sender<AccessRules>,
+    /// What the log should say.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Settings {
+    /// # Errors
+    /// Which flags do not go together, with what to do.
+    pub(crate) fn new(values: &Values) -> Result<Self> {
+        let mut notes = not_yet(values)?;
+        let listen = urls(values, "listen-client-urls")?;
+        if values.is_given("listen-client-urls") && !values.is_given("advertise-client-urls") {
+            bail!("--advertise-client-urls is required when --listen-client-urls is set explicitly");
+        }
+        let advertise = advertised(values, "advertise-client-urls")?;
+        let tls = tls::of_clients(values, &listen, &mut notes)?;
+        let (access, receiver) = watch::channel(AccessRules::Open);
+        let options =
+            ServerOptions { engine: engine(values, &mut notes)?, listen, advertise, tls, access: receiver };
+        Ok(Self { options, service: service(values)?, access, notes })
+    }
+}
+
+/// What works in etcd, and not here until it is made.
+fn not_yet(values: &Values) -> Result<Vec<String>> {
+    const NOT_YET: [&str; 11] = [
+        "quota-backend-bytes",
+        "max-concurrent-streams",
+        "grpc-keepalive-min-time",
+        "grpc-keepalive-interval",
+        "grpc-keepalive-timeout",
+        "listen-metrics-urls",
+        "metrics",
+        "bcrypt-cost",
+        "auth-token",
+        "auth-token-ttl",
+        "listen-peer-urls",
+    ];
+    if values.text("auto-compaction-mode") == "revision" && values.text("auto-compaction-retention") != "0" {
+        bail!("--auto-compaction-mode=revision is not supported yet: use periodic");
+    }
+    let members = cluster::of(values)?.initial;
+    ensure!(
+        members.len() <= 1
+            && values.text("initial-cluster-state") == "new"
+            && !values.switch("force-new-cluster"),
+        "a cluster of more than one member is not supported yet: leave out --initial-cluster"
+    );
+    let changed = values.changed().map(|(flag, _)| flag.name).filter(|name| NOT_YET.contains(name));
+    Ok(changed.map(|name| format!("--{name} is not supported yet, and has no effect")).collect())
+}
+
+fn engine(values: &Values, notes: &mut Vec<String>) -> Result<EngineOptions> {
+    let heartbeat = Duration::from_millis(values.number("heartbeat-interval"));
+    let election_timeout = Duration::from_millis(values.number("election-timeout"));
+    ensure!(!heartbeat.is_zero(), "--heartbeat-interval must be >0 (set to 0ms)");
+    ensure!(!election_timeout.is_zero(), "--election-timeout must be >0 (set to 0ms)");
+    ensure!(
+        5 * heartbeat <= election_timeout,
+        "--election-timeout[{}ms] should be at least as 5 times as --heartbeat-interval[{}ms]",
+        election_timeout.as_millis(),
+        heartbeat.as_millis()
+    );
+    ensure!(
+        election_timeout <= LONGEST_ELECTION,
+        "--election-timeout[{}ms] is too long, and should be set less than {}ms",
+        election_timeout.as_millis(),
+        LONGEST_ELECTION.as_millis()
+    );
+    let snapshot_entries = values.number("snapshot-count");
+    ensure!(snapshot_entries > 0, "--snapshot-count is 0: set it to 1 or more");
+    let data_dir = data_dir(values)?;
+    Ok(EngineOptions {
+        name: values.text("name").to_owned(),
+        cluster: cluster::of(values)?,
+        peers: cluster::peers(values, notes)?,
+        snapshot_entries,
+        election_timeout,
+        heartbeat,
+        ..EngineOptions::new(data_dir)
+    })
+}
+
+/// The folder of all data; one that etcd filled is left alone.
+fn data_dir(values: &Values) -> Result<PathBuf> {
+    let name = values.text("name");
+    let dir = values.some("data-dir").map_or_else(|| PathBuf::from(format!("{name}.etcd")), PathBuf::from);
+    let theirs = Path::new("member/snap/db");
+    ensure!(
+        !dir.join(theirs).exists(),
+        "{} holds data of etcd, which this store cannot read: give another --data-dir, and bring the keys over with \
+         `etcdctl make-mirror`",
+        dir.display()
+    );
+    Ok(dir)
+}
+
+fn service(values: &Values) -> Result<ServiceSettings> {
+    let size = |name: &str| usize::try_from(values.number(name)).with_context(|| format!("--{name}"));
+    let max_request_bytes = size("max-request-bytes")?;
+    let largest = usize::try_from(i32::MAX)? - (1 << 20);
+    ensure!(
+        (1..=largest).contains(&max_request_bytes),
+        "--max-request-bytes is {max_request_bytes}: set it to 1 to {largest}"
+    );
+    let max_txn_ops = size("max-txn-ops")?;
+    ensure!(max_txn_ops > 0, "--max-txn-ops is 0: set it to 1 or more");
+    let progress_interval = values.duration("experimental-watch-progress-notify-interval");
+    ensure!(
+        !progress_interval.is_zero(),
+        "--experimental-watch-progress-notify-interval is 0: set it to 10m"
+    );
+    Ok(ServiceSettings {
+        max_request_bytes,
+        max_txn_ops,
+        progress_interval,
+        history_retention: retention(values.text("auto-compaction-retention"))?,
+        ..ServiceSettings::default()
+    })
+}
+
+/// How long history is kept: hours where there is no unit; for good if it is 0.
+fn retention(text: &str) -> Result<Duration> {
+    let hours = text.parse::<u32>().ok().map(|hours| Duration::from_hours(u64::from(hours)));
+    let Some(retention) = hours.or_else(|| parse_duration(text)) else {
+        bail!("error parsing auto-compaction-retention {text:?}: give hours, or a time such as 5m");
+    };
+    Ok(if retention.is_zero() { Duration::MAX } else { retention })
+}
+
+/// The URLs of a flag, to listen on.
+fn urls(values: &Values, name: &str) -> Result<Vec<ListenUrl>> {
+    let list = values.list(name);
+    ensure!(!list.is_empty(), "--{name} is empty: give a URL such as http://localhost:2379");
+    list.into_iter().map(|url| url.parse().with_context(|| format!("--{name}"))).collect()
+}
+
+/// The URLs of a flag, for others to reach this member by. They may have names.
+fn advertised(values: &Values, name: &str) -> Result<Vec<String>> {
+    let list = values.list(name);
+    ensure!(!list.is_empty(), "--{name} is empty: give the URL by which others reach this member");
+    list.into_iter()
+        .map(|url| {
+            check_url(url).with_context(|| format!("--{name}"))?;
+            Ok(url.to_owned())
+        })
+        .collect()
+}
+
+/// Whether a URL has the form that etcd wants of one.
+fn check_url(url: &str) -> Result<()> {
+    let scheme = url.split_once("://");
+    let (scheme, rest) =
+        scheme.with_context(|| format!("URL scheme must be http, https, unix, or unixs: {url}"))?;
+    match scheme {
+        "unix" | "unixs" => Ok(()),
+        "http" | "https" => {
+            let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+            ensure!(path.is_empty(), "URL must not contain a path: {url}");
+            let port = host.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']'));
+            let (_, port) =
+                port.with_context(|| format!("URL address does not have the form \"host:port\": {url}"))?;
+            port.parse::<u16>().map(drop).with_context(|| format!("the port of {url}"))
+        }
+        _ => bail!("URL scheme must be http, https, unix, or unixs: {url}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
