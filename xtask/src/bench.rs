@@ -17,6 +17,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if args.name == "kvstore" {
+        let mut build = cargo::cargo();
+        build.args(["build", "--release", "--package", "landbridge-kvstore"]);
+        anyhow::ensure!(build.status()?.success(), "the store cannot be built");
+    }
     let mut command = cargo::cargo();
     command.args(["run", "--release", "--package", "landbridge-bench", "--"]).arg(args.name).args(args.rest);
     process::become_command(command)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use rustls::crypto::ring::{ALL_CIPHER_SUITES, cipher_suite};
-use rustls::{CipherSuite, SupportedProtocolVersion, version};
+use rustls::{CipherSuite, SupportedCipherSuite, SupportedProtocolVersion, version};
 
 use crate::tls::TlsFiles;
 
@@ -152,7 +152,7 @@ pub fn parse_cipher_suites<'n>(
             name => ALL_CIPHER_SUITES.iter().find(|suite| suite.suite().as_str().map(iana_of) == Some(name)),
         };
         suite
-            .map(|suite| suite.suite())
+            .map(SupportedCipherSuite::suite)
             .ok_or_else(|| InvalidTlsSetting::CipherSuite { name: name.to_owned(), known: cipher_suites() })
     };
     names.into_iter().map(parse).collect()

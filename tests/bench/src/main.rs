@@ -1,5 +1,6 @@
 //! Benchmarks: what Landbridge does beside what its users run today, in one run on one machine.
 
+mod kvstore;
 mod lab;
 mod report;
 
@@ -23,6 +24,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Bench {
+    Kvstore(kvstore::Args),
     Lab(lab::Args),
 }
 
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     let report: Report = match args.bench {
+        Bench::Kvstore(kvstore) => kvstore.measure()?,
         Bench::Lab(lab) => lab.measure()?,
     };
     match args.output {

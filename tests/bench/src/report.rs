@@ -1,7 +1,9 @@
 //! What a benchmark found: a row for every goal, measured or not.
 
-use std::fmt;
+use std::path::Path;
+use std::{fmt, fs, io};
 
+use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Serialize, Serializer};
 
@@ -42,12 +44,21 @@ pub(crate) struct Row {
 pub(crate) enum Goal {
     /// Ours is at most this, in the unit of the row.
     AtMost(f64),
+    /// Ours is at most this much of the peer's.
+    RatioAtMost(f64),
+    /// Ours is at least this much of the peer's.
+    RatioAtLeast(f64),
+    /// Nothing: the figure is told for what it says.
+    None,
 }
 
 impl fmt::Display for Goal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AtMost(limit) => write!(f, "<= {limit}"),
+            Self::RatioAtMost(limit) => write!(f, "<= {limit} x"),
+            Self::RatioAtLeast(limit) => write!(f, ">= {limit} x"),
+            Self::None => f.write_str("-"),
         }
     }
 }
@@ -69,6 +80,9 @@ impl Row {
         let ratio = ours.zip(peer).map(|(ours, peer)| ours / peer);
         let met = match goal {
             Goal::AtMost(limit) => ours.is_some_and(|ours| ours <= limit),
+            Goal::RatioAtMost(limit) => ratio.is_some_and(|ratio| ratio <= limit),
+            Goal::RatioAtLeast(limit) => ratio.is_some_and(|ratio| ratio >= limit),
+            Goal::None => ours.is_some(),
         };
         Self { metric: metric.into(), unit, ours, peer, ratio, goal, met }
     }
@@ -83,7 +97,11 @@ impl Report {
         let figure =
             |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.3}"));
         table.add_rows(self.rows.iter().map(|row| {
-            let met = if row.met { "yes" } else { "no" };
+            let met = match (row.goal, row.met) {
+                (Goal::None, _) => "-",
+                (_, true) => "yes",
+                (_, false) => "no",
+            };
             [
                 row.metric.clone(),
                 row.unit.to_owned(),
@@ -105,6 +123,22 @@ impl Report {
         let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
         format!("peer: {}\n\n{}\n\nrepeat: {}\n", self.peer, lines.join("\n"), self.command)
     }
+}
+
+/// Puts a report into its section of docs/benchmarks.md, in place of what was there.
+pub(crate) fn write_section(name: &str, report: &Report) -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/benchmarks.md");
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "# Benchmarks\n".to_owned(),
+        text => text.with_context(|| path.display().to_string())?,
+    };
+    let (begin, end) = (format!("<!-- begin {name} -->\n"), format!("<!-- end {name} -->\n"));
+    let section = format!("{begin}```text\n{}```\n{end}", report.table());
+    let text = match (text.find(&begin), text.find(&end)) {
+        (Some(from), Some(to)) if from < to => text[..from].to_owned() + &section + &text[to + end.len()..],
+        _ => format!("{text}\n## {name}\n\n{section}"),
+    };
+    fs::write(&path, text).with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]
