@@ -13,7 +13,7 @@ pub struct HashKv {
     pub hash: u32,
     /// The revision.
     pub hash_revision: i64,
-    /// The compacted revision, 0 if there is none; etcd says -1 then.
+    /// The compacted revision, -1 if there is none.
     pub compact_revision: i64,
 }
 

@@ -151,10 +151,21 @@ impl History {
     /// By how much the number of keys in `range` has grown since `revision`, by a look at the changes; nothing if these are
     /// more than `most`.
     pub(crate) fn growth_since(&self, revision: i64, range: &KeyRange, most: usize) -> Option<i64> {
+        // How many keys are compared to find a place in a chunk.
+        const COMPARED: usize = 2 * CHUNK_LEN.ilog2() as usize;
+        let bounds = range.bounds()?;
         let first = revision + 1;
         let mut seen = 0;
         let mut growth = 0;
         for chunk in self.chunks(first) {
+            if let Some(more) = chunk.growth(bounds).filter(|_| chunk.first() >= first) {
+                seen += COMPARED;
+                growth += more;
+                continue;
+            }
+            if seen > most {
+                return None;
+            }
             for event in chunk.turns_since(first).flat_map(|changes| &**changes) {
                 seen += 1;
                 if seen > most {

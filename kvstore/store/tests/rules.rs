@@ -168,7 +168,7 @@ fn a_failing_operation_fails_the_whole_txn() {
         (Op::Put(PutRequest { ignore_value: true, ..put("c", "") }), StoreError::KeyNotFound),
         (
             Op::Range(RangeRequest { revision: 9, ..RangeRequest::new(everything()) }),
-            StoreError::Range(landbridge_kvstore_store::RangeError::Future),
+            StoreError::Range(RangeError::Future),
         ),
     ] {
         let inner = TxnRequest { success: vec![op], ..TxnRequest::default() };
@@ -265,7 +265,7 @@ fn the_compacted_revision_itself_can_be_read_and_watched_from() {
     store.compact(4).unwrap();
     let at = |revision| store.range(&RangeRequest { revision, ..RangeRequest::new(everything()) });
     assert_eq!(at(4).unwrap().count, 0);
-    assert_eq!(at(3), Err(StoreError::Range(landbridge_kvstore_store::RangeError::Compacted)));
+    assert_eq!(at(3), Err(StoreError::Range(RangeError::Compacted)));
     let watch = |start| Watcher::new(&store, everything(), start, WatchFilter::default(), true);
     assert_eq!(watch(3).step(&store), WatchStep::Compacted(4));
     // The deletion at that revision is still told; what it deleted is forgotten.

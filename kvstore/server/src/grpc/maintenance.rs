@@ -91,8 +91,7 @@ impl pb::maintenance_server::Maintenance for Service {
         Ok(Response::new(pb::HashKvResponse {
             header: Some(self.header(current)),
             hash,
-            // etcd's way to say that nothing was ever compacted.
-            compact_revision: if compact_revision == 0 { -1 } else { compact_revision },
+            compact_revision,
             hash_revision,
         }))
     }

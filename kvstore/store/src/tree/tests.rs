@@ -21,7 +21,7 @@ impl Item for Entry {
     }
 
     fn is_live(&self) -> bool {
-        self.value % 3 > 0
+        !self.value.is_multiple_of(3)
     }
 
     fn separator(_: &Self, from: &Self) -> u16 {
