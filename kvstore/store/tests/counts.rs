@@ -1,7 +1,5 @@
 //! Counts at old revisions, over more changes than one piece of the history has.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use bytes::Bytes;
 use landbridge_kvstore_store::{
     DeleteRequest, KeyRange, Op, PutRequest, RangeRequest, Store, TxnLimits, TxnRequest,
