@@ -91,7 +91,7 @@ enum Step {
     /// Of what there is, in hundredths.
     Compact(u8),
     /// Lets go of what was forgotten, at so many keys.
-    CompactStep(usize),
+    Sweep(usize),
 }
 
 fn any_key() -> impl Strategy<Value = Bytes> {
@@ -143,7 +143,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => any_lease().prop_map(Step::Grant),
         1 => any_lease().prop_map(Step::Revoke),
         1 => (0u8..=100).prop_map(Step::Compact),
-        1 => (1usize..6).prop_map(Step::CompactStep),
+        1 => (1usize..6).prop_map(Step::Sweep),
     ]
 }
 
@@ -237,7 +237,7 @@ fn take(store: &mut Store, model: &mut Model, step: &Step) {
             let expected = if revision <= compacted { Err(RangeError::Compacted) } else { Ok(()) };
             assert_eq!(store.compact(revision), expected);
         }
-        Step::CompactStep(max_keys) => {
+        Step::Sweep(max_keys) => {
             let before = store.size_bytes();
             store.compact_step(*max_keys);
             assert!(store.size_bytes() <= before);
