@@ -20,7 +20,7 @@ use landbridge_kvstore_schema::{
     ClusterName, Keyspace, Kind, Node, ObjectName, Origin, OwnRecord, Peer, Reader, RecordName,
 };
 use landbridge_kvstore_server::engine::EngineOptions;
-use landbridge_kvstore_server::{AccessRules, ListenUrl, Server, ServerOptions, TlsFiles};
+use landbridge_kvstore_server::{Access, AccessRules, ListenUrl, Server, ServerOptions, TlsFiles};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -77,7 +77,7 @@ impl OwnStore {
             listen: vec![ListenUrl::https(listen)],
             advertise: options.advertise,
             tls: Some(tls.into()),
-            access: rules,
+            access: Access::Rules(rules),
         })
         .await
         .with_context(|| format!("cannot serve the store at {listen}"))?;

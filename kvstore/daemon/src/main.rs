@@ -73,7 +73,7 @@ async fn run(settings: Settings) -> Result<()> {
     for note in &settings.notes {
         warn!("{note}");
     }
-    let Settings { options, service, access, .. } = settings;
+    let Settings { options, service, .. } = settings;
     let server = tokio::select! {
         server = Server::start_with(options, service) => server?,
         signal = stop() => {
@@ -99,6 +99,5 @@ async fn run(settings: Settings) -> Result<()> {
         }
     };
     let closed = server.shutdown().await.context("the store cannot be closed in order");
-    drop(access);
     outcome.and(closed)
 }

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use landbridge_kvstore_server::engine::EngineOptions;
-use landbridge_kvstore_server::{AccessRules, ListenUrl, ServerOptions, ServiceSettings};
-use tokio::sync::watch;
+use landbridge_kvstore_server::{Access, AuthOptions, ListenUrl, ServerOptions, ServiceSettings};
 
 use crate::flags::{Values, parse_duration};
 
@@ -21,8 +20,6 @@ const LONGEST_ELECTION: Duration = Duration::from_secs(50);
 pub(crate) struct Settings {
     pub(crate) options: ServerOptions,
     pub(crate) service: ServiceSettings,
-    /// Keeps the rules of access as they are.
-    pub(crate) access: watch::Sender<AccessRules>,
     /// What the log should say.
     pub(crate) notes: Vec<String>,
 }
@@ -38,16 +35,15 @@ impl Settings {
         }
         let advertise = advertised(values, "advertise-client-urls")?;
         let tls = tls::of_clients(values, &listen, &mut notes)?;
-        let (access, receiver) = watch::channel(AccessRules::Open);
-        let options =
-            ServerOptions { engine: engine(values, &mut notes)?, listen, advertise, tls, access: receiver };
-        Ok(Self { options, service: service(values)?, access, notes })
+        let access = Access::Store(users(values, &mut notes)?);
+        let options = ServerOptions { engine: engine(values, &mut notes)?, listen, advertise, tls, access };
+        Ok(Self { options, service: service(values)?, notes })
     }
 }
 
 /// What works in etcd, and not here until it is made.
 fn not_yet(values: &Values) -> Result<Vec<String>> {
-    const NOT_YET: [&str; 11] = [
+    const NOT_YET: [&str; 8] = [
         "quota-backend-bytes",
         "max-concurrent-streams",
         "grpc-keepalive-min-time",
@@ -55,9 +51,6 @@ fn not_yet(values: &Values) -> Result<Vec<String>> {
         "grpc-keepalive-timeout",
         "listen-metrics-urls",
         "metrics",
-        "bcrypt-cost",
-        "auth-token",
-        "auth-token-ttl",
         "listen-peer-urls",
     ];
     if values.text("auto-compaction-mode") == "revision" && values.text("auto-compaction-retention") != "0" {
@@ -72,6 +65,19 @@ fn not_yet(values: &Values) -> Result<Vec<String>> {
     );
     let changed = values.changed().map(|(flag, _)| flag.name).filter(|name| NOT_YET.contains(name));
     Ok(changed.map(|name| format!("--{name} is not supported yet, and has no effect")).collect())
+}
+
+/// How users prove who they are. A cost that bcrypt does not have is taken for the default, as in etcd.
+fn users(values: &Values, notes: &mut Vec<String>) -> Result<AuthOptions> {
+    let given = values.text("auth-token");
+    let token = given.parse().with_context(|| format!("--auth-token={given} cannot be used"))?;
+    let default = AuthOptions::default().bcrypt_cost;
+    let cost = values.number("bcrypt-cost");
+    let bcrypt_cost = u32::try_from(cost).ok().filter(|cost| (4..=31).contains(cost));
+    if bcrypt_cost.is_none() {
+        notes.push(format!("--bcrypt-cost={cost} is not from 4 to 31: {default} is used"));
+    }
+    Ok(AuthOptions { token, bcrypt_cost: bcrypt_cost.unwrap_or(default) })
 }
 
 fn engine(values: &Values, notes: &mut Vec<String>) -> Result<EngineOptions> {
@@ -101,6 +107,11 @@ fn engine(values: &Values, notes: &mut Vec<String>) -> Result<EngineOptions> {
         snapshot_entries,
         election_timeout,
         heartbeat,
+        token_ttl: Duration::from_secs(match values.number("auth-token-ttl") {
+            // As in etcd.
+            0 => 300,
+            seconds => seconds,
+        }),
         ..EngineOptions::new(data_dir)
     })
 }

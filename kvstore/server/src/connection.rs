@@ -49,7 +49,8 @@ impl Connection {
         cut: CancellationToken,
     ) -> io::Result<Self> {
         let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let peer = Peer { user: leaf.filter(|_| names_user).and_then(tls::user) };
+        let leaf = leaf.filter(|_| names_user);
+        let peer = Peer::certified(leaf.map(|leaf| tls::user(leaf).unwrap_or_default()));
         Self::new(Transport::Tls(Box::new(tls)), peer, quota, cut)
     }
 

@@ -2,6 +2,7 @@
 
 mod accept;
 pub mod access;
+pub mod auth_token;
 mod compaction;
 mod connection;
 pub mod engine;
@@ -16,7 +17,8 @@ mod tls_settings;
 mod transport;
 pub mod wal;
 
-pub use access::{AccessRules, Grant};
+pub use access::{Access, AccessRules, AuthOptions, Grant};
+pub use auth_token::{AuthToken, AuthTokenError};
 pub use grpc::ServiceSettings;
 pub use listen::{InvalidListenUrl, ListenAddress, ListenUrl};
 pub use server::{Server, ServerOptions, StartError};

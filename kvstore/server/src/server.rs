@@ -21,7 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
 use crate::accept::{READY_CONNECTIONS, accept_loop};
-use crate::access::AccessRules;
+use crate::access::Access;
 use crate::compaction::compact_periodically;
 use crate::engine::{Engine, EngineOptions, OpenError, ShutdownError};
 use crate::grpc::{Service, ServiceSettings, WatchCounters};
@@ -47,8 +47,8 @@ pub struct ServerOptions {
     pub advertise: Vec<String>,
     /// How those come in whose URL has TLS; `None` will do where none has.
     pub tls: Option<ServerTls>,
-    /// Who may read and write which keys. A change counts from the next request on, and for running watches too.
-    pub access: watch::Receiver<AccessRules>,
+    /// Who may read and write which keys.
+    pub access: Access,
 }
 
 /// Why a server cannot start.

@@ -14,7 +14,7 @@ use super::proto::DESCRIPTORS;
 use super::proto::etcdserverpb as pb;
 use super::proto::v3electionpb::election_server::ElectionServer;
 use super::proto::v3lockpb::lock_server::LockServer;
-use super::service::Service;
+use super::service::{Peer, Service};
 use super::status::message_too_large;
 use pb::auth_server::AuthServer;
 use pb::cluster_server::ClusterServer;
@@ -79,7 +79,7 @@ impl Api {
     }
 
     /// Answers a gRPC request.
-    pub(crate) fn call<B>(&self, request: Request<B>) -> BoxFuture<Response<Body>, Infallible>
+    pub(crate) fn call<B>(&self, mut request: Request<B>) -> BoxFuture<Response<Body>, Infallible>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<StdError> + Send + 'static,
@@ -87,6 +87,9 @@ impl Api {
         if let Err(refusal) = self.service.admit(request.headers()) {
             return Box::pin(ready(Ok(refusal.into_http())));
         }
+        let mut peer = Peer::of(request.extensions());
+        peer.take_headers(request.headers());
+        request.extensions_mut().insert(peer);
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         let service = service.map(|(service, _)| service);
         // Of these, learners do a part; what is no API of etcd's is about the member itself.

@@ -1,8 +1,9 @@
 //! Keys.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use landbridge_kvstore_store::{LeaseId, Op, TxnLimits, TxnRequest};
+use landbridge_kvstore_store::{LeaseId, Op, Store, TxnLimits, TxnRequest};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
@@ -10,14 +11,19 @@ use super::convert::{self, TxnShape};
 use super::proto::etcdserverpb as pb;
 use super::service::{Peer, Service};
 use super::status;
-use crate::access::Permissions;
+use crate::access::{AccessError, Permissions};
 use crate::engine::{Applied, Command, Outcome};
 
 impl Service {
-    /// Has a command carried out.
-    pub(super) async fn carry_out(&self, command: Command) -> Result<(pb::ResponseHeader, Outcome), Status> {
+    /// Has a command carried out, unless users and roles are of another version then; 0 if that does not matter.
+    pub(super) async fn carry_out(
+        &self,
+        command: Command,
+        version: u64,
+    ) -> Result<(pb::ResponseHeader, Outcome), Status> {
         self.refuse_of_learner()?;
-        let Applied { outcome, revision, term } = self.engine().propose(command).await?;
+        let applied = self.engine().propose_as(command, version).await?;
+        let Applied { outcome, revision, term } = applied;
         Ok((self.header_of_term(revision, term), outcome.map_err(status::refused)?))
     }
 
@@ -28,16 +34,44 @@ impl Service {
 
     /// Whether the user may attach keys to `leases`: keys end with their lease, so that who may not delete what is on it
     /// already may not tie its own keys to it either, as in etcd.
-    ///
-    /// Costs a look at each key of the lease, unless the user may do everything.
-    fn check_leases(&self, permissions: &Permissions, leases: &BTreeSet<LeaseId>) -> Result<(), Status> {
+    fn check_leases(&self, permissions: &Permissions, leases: &BTreeSet<LeaseId>) -> Result<(), AccessError> {
         if leases.is_empty() || permissions.root().is_ok() {
             return Ok(());
         }
-        self.engine().read(|store| {
-            leases.iter().try_for_each(|lease| permissions.write_each(store.lease_keys(*lease)))
-        })?;
-        Ok(())
+        self.engine().read(|store| leases.iter().try_for_each(|lease| permissions.write_lease(store, *lease)))
+    }
+
+    /// Waits until a read is not older than any answer that anyone had before, unless it may be, and looks at the rights of
+    /// then if they are others.
+    pub(super) async fn confirm(
+        &self,
+        peer: &Peer,
+        permissions: Arc<Permissions>,
+        serializable: bool,
+        check: impl Fn(&Permissions) -> Result<(), AccessError>,
+    ) -> Result<Arc<Permissions>, Status> {
+        if serializable {
+            return Ok(permissions);
+        }
+        self.engine().read_barrier().await?;
+        if self.engine().read_state(|_, auth| permissions.check_current(auth)).is_ok() {
+            return Ok(permissions);
+        }
+        let permissions = self.permissions(peer)?;
+        check(&permissions)?;
+        Ok(permissions)
+    }
+
+    /// Looks at the store for somebody, as long as it may be told what is found.
+    pub(super) fn look_as<R>(
+        &self,
+        permissions: &Permissions,
+        look: impl FnOnce(&Store) -> R,
+    ) -> Result<R, AccessError> {
+        self.engine().read_state(|store, auth| {
+            permissions.check_current(auth)?;
+            Ok(look(store))
+        })
     }
 }
 
@@ -48,12 +82,14 @@ impl pb::kv_server::Kv for Service {
         let request = request.into_inner();
         let serializable = request.serializable;
         let request = convert::range(&request)?;
-        self.permissions(&peer)?.read(&request.range)?;
         if !serializable {
             self.refuse_of_learner()?;
-            self.engine().read_barrier().await?;
         }
-        let (revision, response) = self.engine().read(|store| (store.revision(), store.range(&request)));
+        let check = |permissions: &Permissions| permissions.read(&request.range);
+        let permissions = self.permitted(&peer, check).await?;
+        let permissions = self.confirm(&peer, permissions, serializable, check).await?;
+        let look = |store: &Store| (store.revision(), store.range(&request));
+        let (revision, response) = self.look_as(&permissions, look)?;
         let response = response.map_err(status::refused)?;
         Ok(Response::new(convert::range_response(self.header(revision), &response, request.keys_only)))
     }
@@ -72,10 +108,13 @@ impl pb::kv_server::Kv for Service {
         let request = request.into_inner();
         self.check_size(&request)?;
         let request = convert::put(&request)?;
-        let permissions = self.permissions(&peer)?;
-        permissions.put(&request)?;
-        self.check_leases(&permissions, &request.lease.into_iter().collect())?;
-        let (header, outcome) = self.carry_out(Command::Put(request)).await?;
+        let leases = request.lease.into_iter().collect();
+        let check = |permissions: &Permissions| {
+            permissions.put(&request)?;
+            self.check_leases(permissions, &leases)
+        };
+        let permissions = self.permitted(&peer, check).await?;
+        let (header, outcome) = self.carry_out(Command::Put(request), permissions.version()).await?;
         let Outcome::Put(response) = outcome else { return Err(other_outcome(&outcome)) };
         Ok(Response::new(convert::put_response(header, &response)))
     }
@@ -88,8 +127,9 @@ impl pb::kv_server::Kv for Service {
         let request = request.into_inner();
         self.check_size(&request)?;
         let request = convert::delete(&request)?;
-        self.permissions(&peer)?.delete(&request.range, request.prev_kv)?;
-        let (header, outcome) = self.carry_out(Command::DeleteRange(request)).await?;
+        let check = |permissions: &Permissions| permissions.delete(&request.range, request.prev_kv);
+        let permissions = self.permitted(&peer, check).await?;
+        let (header, outcome) = self.carry_out(Command::DeleteRange(request), permissions.version()).await?;
         let Outcome::DeleteRange(response) = outcome else { return Err(other_outcome(&outcome)) };
         Ok(Response::new(convert::delete_response(header, &response)))
     }
@@ -102,21 +142,21 @@ impl pb::kv_server::Kv for Service {
         let serializable = is_serializable(&request);
         let limits = TxnLimits { max_ops: self.settings().max_txn_ops };
         let request = convert::txn(request, limits.max_ops)?;
-        let permissions = self.permissions(&peer)?;
-        permissions.txn(&request)?;
+        let mut leases = BTreeSet::new();
+        collect_leases(&request, &mut leases);
+        let check = |permissions: &Permissions| {
+            permissions.txn(&request)?;
+            self.check_leases(permissions, &leases)
+        };
+        let permissions = self.permitted(&peer, check).await?;
         let shape = TxnShape::of(&request);
         let (header, response) = if request.is_read_only() {
-            if !serializable {
-                self.engine().read_barrier().await?;
-            }
-            let (revision, response) =
-                self.engine().read(|store| (store.revision(), store.read_txn(&request, limits)));
+            let permissions = self.confirm(&peer, permissions, serializable, check).await?;
+            let look = |store: &Store| (store.revision(), store.read_txn(&request, limits));
+            let (revision, response) = self.look_as(&permissions, look)?;
             (self.header(revision), response.map_err(status::refused)?)
         } else {
-            let mut leases = BTreeSet::new();
-            collect_leases(&request, &mut leases);
-            self.check_leases(&permissions, &leases)?;
-            let (header, outcome) = self.carry_out(Command::Txn(request)).await?;
+            let (header, outcome) = self.carry_out(Command::Txn(request), permissions.version()).await?;
             let Outcome::Txn(response) = outcome else { return Err(other_outcome(&outcome)) };
             (header, response)
         };
@@ -127,9 +167,9 @@ impl pb::kv_server::Kv for Service {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        self.permissions(&Peer::of(request.extensions()))?.root()?;
+        self.permitted(&Peer::of(request.extensions()), Permissions::root).await?;
         let revision = request.get_ref().revision;
-        let (header, _) = self.carry_out(Command::Compact { revision }).await?;
+        let (header, _) = self.carry_out(Command::Compact { revision }, 0).await?;
         Ok(Response::new(pb::CompactionResponse { header: Some(header) }))
     }
 }

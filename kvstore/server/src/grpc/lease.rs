@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::proto::etcdserverpb as pb;
 use super::service::{Peer, Service, needs_leader};
 use super::status;
+use crate::access::{AccessError, Permissions};
 use crate::engine::Command;
 
 type KeepAlives = Pin<Box<dyn Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send>>;
@@ -22,12 +23,18 @@ impl Service {
         peer: &Peer,
         request: pb::LeaseKeepAliveRequest,
     ) -> Result<pb::LeaseKeepAliveResponse, Status> {
-        self.permissions(peer)?.leases()?;
+        let lease = LeaseId::new(request.id).ok();
+        let check = |permissions: &Permissions| {
+            permissions.leases()?;
+            // It keeps their keys alive.
+            self.engine().read(|store| lease.map_or(Ok(()), |lease| permissions.write_lease(store, lease)))
+        };
+        self.permitted(peer, check).await?;
         // Made before the renewal, as in etcd: the lease lived at this revision.
         let header = self.header_now();
-        let renewed = match LeaseId::new(request.id) {
-            Ok(id) => self.engine().renew_lease(id).await?,
-            Err(_) => None,
+        let renewed = match lease {
+            Some(id) => self.engine().renew_lease(id).await?,
+            None => None,
         };
         Ok(pb::LeaseKeepAliveResponse { header: Some(header), id: request.id, ttl: renewed.unwrap_or(0) })
     }
@@ -42,11 +49,11 @@ impl pb::lease_server::Lease for Service {
         let peer = Peer::of(request.extensions());
         let request = request.into_inner();
         let ttl = granted_ttl_seconds(request.ttl, self.min_lease_seconds()).map_err(status::refused)?;
-        self.permissions(&peer)?.leases()?;
+        self.permitted(&peer, Permissions::leases).await?;
         // 0 asks for a number: a random one, since members pick without asking each other.
         let id = LeaseId::new(request.id)
             .unwrap_or_else(|_| LeaseId::new(fastrand::i64(1..)).expect("the range begins at 1"));
-        let (header, _) = self.carry_out(Command::LeaseGrant { id, ttl_seconds: ttl }).await?;
+        let (header, _) = self.carry_out(Command::LeaseGrant { id, ttl_seconds: ttl }, 0).await?;
         Ok(Response::new(pb::LeaseGrantResponse {
             header: Some(header),
             id: id.get(),
@@ -59,13 +66,16 @@ impl pb::lease_server::Lease for Service {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        let permissions = self.permissions(&Peer::of(request.extensions()))?;
-        permissions.leases()?;
-        let id =
-            LeaseId::new(request.get_ref().id).map_err(|_| status::refused(StoreError::LeaseNotFound))?;
-        // The keys go with it.
-        self.engine().read(|store| permissions.write_each(store.lease_keys(id)))?;
-        let (header, _) = self.carry_out(Command::LeaseRevoke { id }).await?;
+        let id = LeaseId::new(request.get_ref().id);
+        let check = |permissions: &Permissions| {
+            permissions.leases()?;
+            // The keys go with it.
+            self.engine().read(|store| id.map_or(Ok(()), |id| permissions.write_lease(store, id)))
+        };
+        let permissions = self.permitted(&Peer::of(request.extensions()), check).await?;
+        let id = id.map_err(|_| status::refused(StoreError::LeaseNotFound))?;
+        let version = if permissions.root().is_ok() { 0 } else { permissions.version() };
+        let (header, _) = self.carry_out(Command::LeaseRevoke { id }, version).await?;
         Ok(Response::new(pb::LeaseRevokeResponse { header: Some(header) }))
     }
 
@@ -103,7 +113,7 @@ impl pb::lease_server::Lease for Service {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        let permissions = self.permissions(&Peer::of(request.extensions()))?;
+        let permissions = self.permitted(&Peer::of(request.extensions()), |_| Ok(())).await?;
         let pb::LeaseTimeToLiveRequest { id, keys: with_keys } = *request.get_ref();
         self.engine().read_barrier().await?;
         let unknown = || pb::LeaseTimeToLiveResponse {
@@ -116,7 +126,7 @@ impl pb::lease_server::Lease for Service {
         let remaining = self.engine().lease_time_left(lease).await?;
         let look = |store: &Store| {
             if with_keys {
-                permissions.read_each(store.lease_keys(lease))?;
+                permissions.read_lease(store, lease)?;
             }
             let keys = if with_keys {
                 store.lease_keys(lease).map(Bytes::copy_from_slice).collect()
@@ -125,7 +135,7 @@ impl pb::lease_server::Lease for Service {
             };
             Ok::<_, Status>((store.revision(), store.lease_ttl_seconds(lease), keys))
         };
-        let (revision, granted, keys) = self.engine().read(look)?;
+        let (revision, granted, keys) = self.look_as(&permissions, look)??;
         let (Some(remaining), Some(granted_ttl)) = (remaining, granted) else {
             return Ok(Response::new(unknown()));
         };
@@ -142,10 +152,15 @@ impl pb::lease_server::Lease for Service {
         &self,
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        self.permissions(&Peer::of(request.extensions()))?;
+        let permissions = self.permitted(&Peer::of(request.extensions()), |_| Ok(())).await?;
         self.engine().read_barrier().await?;
-        let (revision, mut leases) =
-            self.engine().read(|store| (store.revision(), store.leases().collect::<Vec<_>>()));
+        // A list of leases tells that there are keys on them.
+        let look = |store: &Store| {
+            let leases: Vec<LeaseId> = store.leases().collect();
+            leases.iter().try_for_each(|lease| permissions.read_lease(store, *lease))?;
+            Ok::<_, AccessError>((store.revision(), leases))
+        };
+        let (revision, mut leases) = self.look_as(&permissions, look)??;
         leases.sort_by_cached_key(|lease| self.engine().lease_remaining(*lease));
         Ok(Response::new(pb::LeaseLeasesResponse {
             header: Some(self.header(revision)),

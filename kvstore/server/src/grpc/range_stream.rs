@@ -1,11 +1,12 @@
 //! A range in pieces, all of them at one revision: the server holds one piece at a time, however long the range is.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use landbridge_kvstore_store::{KeyRange, RangeRequest};
+use landbridge_kvstore_store::{KeyRange, RangeRequest, Store};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
@@ -13,6 +14,7 @@ use super::convert;
 use super::proto::etcdserverpb as pb;
 use super::service::{Peer, Service};
 use super::status;
+use crate::access::Permissions;
 
 pub(super) type Pieces = Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>> + Send>>;
 
@@ -40,12 +42,12 @@ impl Service {
         if is_filtered {
             return Err(Status::unimplemented("RangeStream does not support revision filters"));
         }
-        self.permissions(&peer)?.read(&request.range)?;
-        if !serializable {
-            self.engine().read_barrier().await?;
-        }
+        let check = |permissions: &Permissions| permissions.read(&request.range);
+        let permissions = self.permitted(&peer, check).await?;
+        let permissions = self.confirm(&peer, permissions, serializable, check).await?;
         let pieces = RangePieces {
             service: self.clone(),
+            permissions,
             left: if request.limit > 0 { request.limit } else { i64::MAX },
             next_keys: FIRST_KEYS,
             count: 0,
@@ -67,6 +69,7 @@ impl Service {
 /// What is left of a range.
 struct RangePieces {
     service: Service,
+    permissions: Arc<Permissions>,
     /// Begins after the last key that was sent.
     request: RangeRequest,
     keys_only: bool,
@@ -83,8 +86,8 @@ impl RangePieces {
     /// The next piece, and whether it is the last.
     fn next(&mut self) -> Result<(pb::RangeStreamResponse, bool), Status> {
         self.request.limit = self.next_keys.min(self.left);
-        let (revision, found) =
-            self.service.engine().read(|store| (store.revision(), store.range(&self.request)));
+        let look = |store: &Store| (store.revision(), store.range(&self.request));
+        let (revision, found) = self.service.look_as(&self.permissions, look)?;
         let found = found.map_err(status::refused)?;
         if self.header.is_none() {
             self.header = Some(self.service.header(revision));

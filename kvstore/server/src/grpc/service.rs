@@ -12,10 +12,11 @@ use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status};
 
+use super::auth::Passwords;
 use super::proto::etcdserverpb as pb;
 use super::status;
 use super::watch::Hub;
-use crate::access::{AccessError, AccessRules, Permissions};
+use crate::access::{Access, AccessError, Gate, Permissions, Rights};
 use crate::engine::Engine;
 
 /// Limits and intervals of the API. The defaults are etcd's, where it has them.
@@ -54,13 +55,33 @@ impl Default for ServiceSettings {
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Peer {
-    /// The common name of its certificate; `None` without one.
+    /// The common name of its certificate, empty if that has none; `None` without a certificate.
     pub(crate) user: Option<Arc<str>>,
+    /// The token that came with its request, if there is one.
+    pub(crate) token: Option<Arc<str>>,
 }
 
 impl Peer {
     pub(super) fn of(extensions: &Extensions) -> Self {
         extensions.get::<Self>().cloned().unwrap_or_default()
+    }
+
+    /// The peer of a connection that names a user by its certificate.
+    pub(crate) fn certified(user: Option<Arc<str>>) -> Self {
+        Self { user, token: None }
+    }
+
+    /// Takes note of what one request of it says. etcd's names of the token, in etcd's order (`AuthInfoFromCtx`); what came
+    /// through a gateway has that one's certificate, which says nothing.
+    pub(super) fn take_headers(&mut self, headers: &HeaderMap) {
+        let token = headers.get("token").or_else(|| headers.get("authorization"));
+        self.token = token.map(|token| {
+            let token = String::from_utf8_lossy(token.as_bytes());
+            token.strip_prefix("Bearer ").unwrap_or(&token).into()
+        });
+        if headers.contains_key("grpcgateway-accept") {
+            self.user = None;
+        }
     }
 }
 
@@ -73,7 +94,8 @@ struct Shared {
     engine: Engine,
     watch_hub: Arc<Hub>,
     settings: ServiceSettings,
-    access: watch::Receiver<AccessRules>,
+    gate: Gate,
+    passwords: Passwords,
     /// Whether streams that need a leader have to end.
     leader_is_lost: watch::Receiver<bool>,
     stop: CancellationToken,
@@ -92,7 +114,7 @@ impl Service {
     pub(crate) fn new(
         engine: Engine,
         settings: ServiceSettings,
-        access: watch::Receiver<AccessRules>,
+        access: Access,
         leader_is_lost: watch::Receiver<bool>,
         stop: CancellationToken,
         advertise: Vec<String>,
@@ -100,12 +122,14 @@ impl Service {
     ) -> Self {
         let status = engine.status();
         let (cluster_id, member_id) = (status.cluster_id, status.member_id);
+        let gate = Gate::new(access, engine.clone());
         let watch_hub = Hub::new(engine.change_feed(), fastrand::u64(..));
         Self(Arc::new(Shared {
             engine,
             watch_hub,
             settings,
-            access,
+            gate,
+            passwords: Passwords::default(),
             leader_is_lost,
             stop,
             advertise,
@@ -154,14 +178,44 @@ impl Service {
         self.0.min_lease_seconds
     }
 
-    /// The rules, as they change.
-    pub(super) fn access(&self) -> watch::Receiver<AccessRules> {
-        self.0.access.clone()
+    /// Who gets in, and how far.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.0.gate
     }
 
-    /// What the user of a connection may do by the rules of this moment.
-    pub(super) fn permissions(&self, peer: &Peer) -> Result<Permissions, AccessError> {
-        self.0.access.borrow().of(peer.user.as_deref())
+    /// Where passwords are worked on.
+    pub(super) fn passwords(&self) -> &Passwords {
+        &self.0.passwords
+    }
+
+    /// When rights may have changed.
+    pub(super) fn rights(&self) -> Rights {
+        self.0.gate.rights()
+    }
+
+    /// What a peer may do by what counts at this moment, as far as this member knows.
+    pub(super) fn permissions(&self, peer: &Peer) -> Result<Arc<Permissions>, AccessError> {
+        self.0.gate.permissions(&self.0.gate.identify(peer)?)
+    }
+
+    /// What a peer may do, if it passes `check`. Who does not is looked at again when this member has applied what others
+    /// have: a role, or the token itself, may have been given elsewhere a moment ago.
+    ///
+    /// Who passes by what has changed elsewhere is stopped later: by the version of the permissions.
+    pub(super) async fn permitted(
+        &self,
+        peer: &Peer,
+        check: impl Fn(&Permissions) -> Result<(), AccessError>,
+    ) -> Result<Arc<Permissions>, AccessError> {
+        let look = || {
+            let permissions = self.permissions(peer)?;
+            check(&permissions).map(|()| permissions)
+        };
+        match look() {
+            Err(error) if self.0.engine.read_barrier().await.is_err() => Err(error),
+            Err(_) => look(),
+            permitted => permitted,
+        }
     }
 
     /// The header of a response, in the term of this moment.

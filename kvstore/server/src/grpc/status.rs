@@ -107,8 +107,10 @@ impl From<AccessError> for Status {
     fn from(error: AccessError) -> Self {
         let text = error.to_string();
         match error {
-            AccessError::Anonymous => Self::invalid_argument(text),
+            AccessError::Anonymous | AccessError::OldRevision => Self::invalid_argument(text),
             AccessError::Denied => Self::permission_denied(text),
+            AccessError::InvalidToken => Self::unauthenticated(text),
+            AccessError::UserNotFound => Self::failed_precondition(text),
         }
     }
 }

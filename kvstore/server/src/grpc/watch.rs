@@ -24,16 +24,16 @@ mod watches;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::proto::etcdserverpb as pb;
 use super::service::{Peer, Service, needs_leader};
-use crate::access::AccessRules;
+use crate::access::{AccessError, Identity, Permissions, Rights};
 pub use counters::WatchCounters;
 use delivery::Delivery;
 pub(crate) use hub::Hub;
@@ -65,11 +65,13 @@ impl pb::watch_server::Watch for Service {
 struct Session {
     service: Service,
     peer: Peer,
+    /// Who it was when it last asked for a watch. What it has lives on when its token ends, but not when its rights do.
+    identity: Option<Identity>,
     /// `None` once the client has said that it asks for nothing more; its watches live on.
     requests: Option<Streaming<pb::WatchRequest>>,
     /// Completes when the stream has to end, whatever it is about.
     end: Pin<Box<dyn Future<Output = Status> + Send>>,
-    rules: watch::Receiver<AccessRules>,
+    rights: Rights,
     watches: Watches,
     /// What is on its way.
     delivery: Option<Delivery>,
@@ -81,7 +83,7 @@ struct Session {
 /// What a session waits for.
 enum Wake {
     End(Status),
-    Rules,
+    Rights,
     Request(Option<pb::WatchRequest>),
     Due,
     Found,
@@ -96,7 +98,8 @@ impl Session {
             peer: Peer::of(request.extensions()),
             end: Box::pin(async move { ending.stream_end(needs_leader).await }),
             requests: Some(request.into_inner()),
-            rules: service.access(),
+            identity: None,
+            rights: service.rights(),
             watches: Watches::new(service.watch_hub().link()),
             delivery: None,
             news: VecDeque::new(),
@@ -108,8 +111,7 @@ impl Session {
     /// The next message, or why the stream ends.
     async fn next(&mut self) -> Result<pb::WatchResponse, Status> {
         loop {
-            if self.rules.has_changed().unwrap_or(false) {
-                self.rules.mark_unchanged();
+            if self.rights.have_changed() {
                 self.revise();
             }
             if let Some(response) = self.next_ready() {
@@ -117,7 +119,7 @@ impl Session {
             }
             match self.wait().await {
                 Wake::End(status) => return Err(status),
-                Wake::Rules => self.revise(),
+                Wake::Rights => self.revise(),
                 Wake::Request(Some(request)) => self.take(request),
                 Wake::Request(None) => self.requests = None,
                 Wake::Due => {
@@ -140,7 +142,10 @@ impl Session {
 
     /// Ends what the rules no longer allow, what is on its way included.
     fn revise(&mut self) {
-        let permissions = self.service.permissions(&self.peer);
+        let permissions = match &self.identity {
+            Some(identity) => self.service.gate().permissions_by_name(identity),
+            None => self.service.permissions(&self.peer),
+        };
         let ended = self.watches.revise(self.service.engine(), &permissions);
         self.delivery = self.delivery.take().filter(|delivery| self.watches.contains(delivery.watch_id));
         self.announce(ended);
@@ -176,7 +181,7 @@ impl Session {
         tokio::select! {
             biased;
             end = &mut self.end => Wake::End(end),
-            Ok(()) = self.rules.changed() => Wake::Rules,
+            () = self.rights.changed() => Wake::Rights,
             request = request => match request {
                 Ok(request) => Wake::Request(request),
                 Err(error) => Wake::End(error),
@@ -187,17 +192,26 @@ impl Session {
         }
     }
 
+    /// What the peer may do as who it is now.
+    fn identify(&mut self) -> Result<Arc<Permissions>, AccessError> {
+        let identity = self.service.gate().identify(&self.peer)?;
+        let permissions = self.service.gate().permissions(&identity);
+        self.identity = Some(identity);
+        permissions
+    }
+
     fn take(&mut self, request: pb::WatchRequest) {
         use pb::watch_request::RequestUnion;
-        let engine = self.service.engine();
         let news = match request.request_union {
             Some(RequestUnion::CreateRequest(request)) => {
-                let permissions = self.service.permissions(&self.peer);
-                Some(self.watches.create(engine, request, permissions))
+                let permissions = self.identify();
+                Some(self.watches.create(self.service.engine(), request, permissions))
             }
-            Some(RequestUnion::CancelRequest(request)) => self.watches.cancel(engine, request.watch_id),
+            Some(RequestUnion::CancelRequest(request)) => {
+                self.watches.cancel(self.service.engine(), request.watch_id)
+            }
             Some(RequestUnion::ProgressRequest(_)) => {
-                self.watches.request_progress(engine);
+                self.watches.request_progress(self.service.engine());
                 None
             }
             None => None,

@@ -5,7 +5,7 @@ use std::path::Path;
 use hyper_util::rt::TokioIo;
 use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
 use landbridge_kvstore_server::{
-    AccessRules, ClientCertificates, Grant, Server, ServerOptions, ServerTls, StartError, TlsVersion,
+    Access, AccessRules, ClientCertificates, Grant, Server, ServerOptions, ServerTls, StartError, TlsVersion,
     TlsVersions, parse_cipher_suites,
 };
 use pb::kv_client::KvClient;
@@ -29,7 +29,7 @@ async fn start(
         listen: urls.iter().map(|url| url.parse().unwrap()).collect(),
         advertise: Vec::new(),
         tls,
-        access,
+        access: Access::Rules(access),
     };
     Server::start(options).await
 }

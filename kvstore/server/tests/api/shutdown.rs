@@ -1,7 +1,7 @@
 //! How a server ends, and what is there when it comes back.
 
 use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
-use landbridge_kvstore_server::{AccessRules, Server, ServerOptions};
+use landbridge_kvstore_server::{Access, AccessRules, Server, ServerOptions};
 use tonic::Code;
 
 use crate::store::{Client, Ours, engine_options, soon};
@@ -27,7 +27,7 @@ async fn streams_are_told_that_the_server_stops_and_writes_are_there_when_it_is_
         listen: vec!["http://127.0.0.1:0".parse().unwrap()],
         advertise: Vec::new(),
         tls: None,
-        access: access.subscribe(),
+        access: Access::Rules(access.subscribe()),
     };
     let server = Server::start(options).await.unwrap();
     let client = Client::connect(&format!("http://{}", server.local_addr().unwrap()), "a").await;

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use landbridge_kvstore_server::engine::EngineOptions;
 use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
 use landbridge_kvstore_server::wal::WalOptions;
-use landbridge_kvstore_server::{AccessRules, ListenUrl, Server, ServerOptions, ServiceSettings, TlsFiles};
+use landbridge_kvstore_server::{
+    Access, AccessRules, AuthOptions, ListenUrl, Server, ServerOptions, ServiceSettings, TlsFiles,
+};
 use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
 use pb::watch_client::WatchClient;
@@ -237,17 +239,32 @@ impl Ours {
         settings: ServiceSettings,
     ) -> Self {
         let (access, receiver) = watch::channel(rules);
+        Self { access, ..Self::start_as(dir, Access::Rules(receiver), tls, settings).await }
+    }
+
+    /// A store that has users and roles of its own.
+    #[expect(dead_code, reason = "for the suite of users, which comes next")]
+    pub(crate) async fn start_with_users(dir: TempDir, options: AuthOptions, tls: Option<TlsFiles>) -> Self {
+        Self::start_as(dir, Access::Store(options), tls, ServiceSettings::default()).await
+    }
+
+    async fn start_as(
+        dir: TempDir,
+        access: Access,
+        tls: Option<TlsFiles>,
+        settings: ServiceSettings,
+    ) -> Self {
         let listen = ListenUrl { tls: tls.is_some(), ..ListenUrl::http("127.0.0.1:0".parse().unwrap()) };
         let options = ServerOptions {
             engine: engine_options(dir.path()),
             listen: vec![listen],
             advertise: vec!["https://store.example:2379".to_owned()],
             tls: tls.map(Into::into),
-            access: receiver,
+            access,
         };
         let settings = ServiceSettings { progress_interval: PROGRESS_INTERVAL, ..settings };
         let server = Server::start_with(options, settings).await.unwrap();
-        Self { server, access, dir }
+        Self { server, access: watch::Sender::new(AccessRules::Open), dir }
     }
 
     pub(crate) fn endpoint(&self, scheme: &str) -> String {

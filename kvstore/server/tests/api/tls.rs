@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
-use landbridge_kvstore_server::{AccessRules, ServiceSettings, StartError, TlsError};
+use landbridge_kvstore_server::{Access, AccessRules, ServiceSettings, StartError, TlsError};
 use pb::kv_client::KvClient;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpSocket;
@@ -122,7 +122,7 @@ async fn a_store_without_usable_files_does_not_start() {
             listen: vec!["https://127.0.0.1:0".parse().unwrap()],
             advertise: Vec::new(),
             tls: Some(TlsFiles::into(tls)),
-            access: access.clone(),
+            access: Access::Rules(access.clone()),
         };
         landbridge_kvstore_server::Server::start(options).await.map(drop)
     };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use landbridge_kvstore_server::engine::EngineOptions;
 use landbridge_kvstore_server::wal::WalOptions;
-use landbridge_kvstore_server::{AccessRules, ListenUrl, Server, ServerOptions, ServiceSettings};
+use landbridge_kvstore_server::{Access, AccessRules, ListenUrl, Server, ServerOptions, ServiceSettings};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tonic::transport::Channel;
@@ -89,6 +89,7 @@ impl Ours {
             ..EngineOptions::new(folder.path())
         };
         let listen = vec![ListenUrl::http("127.0.0.1:0".parse().unwrap())];
+        let access = Access::Rules(access);
         let options = ServerOptions { engine, listen, advertise: Vec::new(), tls: None, access };
         let settings = ServiceSettings {
             max_request_bytes: MAX_REQUEST_BYTES,

@@ -15,6 +15,7 @@
 //! - What is said about progress covers only what was given before: no watch is asked to step while something is on its way.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use landbridge_kvstore_store::{Event, KeyRange, Store, WatchFilter, WatchStep, Watcher};
@@ -140,7 +141,7 @@ impl Watches {
         &mut self,
         view: &impl View,
         request: pb::WatchCreateRequest,
-        permissions: Result<Permissions, AccessError>,
+        permissions: Result<Arc<Permissions>, AccessError>,
     ) -> News {
         let mut response = pb::WatchResponse { created: true, ..pb::WatchResponse::default() };
         let revision = match self.try_create(view, request, permissions) {
@@ -162,7 +163,7 @@ impl Watches {
         &mut self,
         view: &impl View,
         request: pb::WatchCreateRequest,
-        permissions: Result<Permissions, AccessError>,
+        permissions: Result<Arc<Permissions>, AccessError>,
     ) -> Result<(i64, i64), String> {
         use pb::watch_create_request::FilterType;
         // No key stands for the first one.
@@ -241,7 +242,7 @@ impl Watches {
     pub(super) fn revise(
         &mut self,
         view: &impl View,
-        permissions: &Result<Permissions, AccessError>,
+        permissions: &Result<Arc<Permissions>, AccessError>,
     ) -> Vec<News> {
         let refused = |watch: &Watch| {
             let allowed = permissions.as_ref().map_err(|error| *error);
@@ -418,8 +419,10 @@ impl Watches {
 /// An error as etcd writes it into a watch: as its Go client would print it.
 fn refusal(error: AccessError) -> String {
     let code = match error {
-        AccessError::Anonymous => "InvalidArgument",
-        AccessError::Denied => "PermissionDenied",
+        AccessError::Anonymous | AccessError::OldRevision => "InvalidArgument",
+        AccessError::InvalidToken => "Unauthenticated",
+        // A user that is gone is not told so here.
+        AccessError::Denied | AccessError::UserNotFound => "PermissionDenied",
     };
     format!("rpc error: code = {code} desc = {error}")
 }

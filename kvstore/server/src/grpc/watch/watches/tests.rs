@@ -148,8 +148,8 @@ proptest! {
         actions in prop::collection::vec(any_action(), 0..60),
     ) {
         let mut store = Store::new();
-        let feed = std::sync::Arc::new(ChangeFeed::new(store.revision()));
-        let hub = Hub::new(std::sync::Arc::clone(&feed), 7);
+        let feed = Arc::new(ChangeFeed::new(store.revision()));
+        let hub = Hub::new(Arc::clone(&feed), 7);
         let mut watches = Watches::new(hub.link());
         let mut model = Model::default();
         let quiet = std::iter::repeat_n([Action::Advance, Action::Step], 200).flatten();
@@ -184,7 +184,7 @@ proptest! {
                         progress_notify: true,
                         ..pb::WatchCreateRequest::default()
                     };
-                    let news = watches.create(&store, request, Ok(Permissions::All));
+                    let news = watches.create(&store, request, Ok(Arc::new(Permissions::all())));
                     let News::Message(revision, response) = news else { panic!("{news:?}") };
                     prop_assert!(response.created && revision == store.revision());
                     let range = KeyRange::new(key.into(), end.into());
