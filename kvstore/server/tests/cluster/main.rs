@@ -5,4 +5,7 @@
 mod faults;
 mod harness;
 mod members;
+#[path = "../api/pki.rs"]
+mod pki;
 mod replication;
+mod tls;
