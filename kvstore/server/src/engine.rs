@@ -21,6 +21,8 @@
 //! A cluster has one member or several. `bootstrap` says who a new one is, `membership` changes who they are, `peers` is
 //! the way between them.
 
+mod alarms;
+pub mod backup;
 mod batch;
 mod bootstrap;
 mod change_feed;
@@ -28,6 +30,9 @@ mod codec;
 mod command;
 #[cfg(test)]
 mod conformance;
+pub mod counters;
+#[cfg(test)]
+mod crash_points;
 mod error;
 mod forward;
 mod identity;
@@ -43,10 +48,13 @@ mod peers;
 mod proposals;
 mod reads;
 mod snapshot;
+mod snapshot_policy;
 mod state_machine;
+mod sweep;
 mod tokens;
 mod types;
 
+pub use alarms::{Alarm, AlarmKind};
 pub(crate) use change_feed::{ChangeFeed, Fed};
 pub use codec::DecodeError;
 pub use command::{Applied, Command, Outcome};
@@ -66,13 +74,14 @@ use landbridge_kvstore_store::auth::AuthStore;
 use landbridge_kvstore_store::{LeaseId, Store};
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use batch::Request;
+use counters::Counters;
 use identity::Identity;
 use log::Failure;
 use peers::Peers;
@@ -80,6 +89,8 @@ use proposals::Proposals;
 use reads::Rounds;
 use state_machine::{Shared, Snapshots};
 use types::{Raft, ServerMetrics};
+
+use crate::wal::Room;
 
 /// A handle of the replicated store; clones are of the same one.
 ///
@@ -103,6 +114,10 @@ struct Inner {
     options: EngineOptions,
     failure: Failure,
     needed_log_bytes: Arc<AtomicU64>,
+    room: Room,
+    /// Wakes the one who raises the alarm.
+    short: Arc<Notify>,
+    counters: Arc<Counters>,
     stop: CancellationToken,
     tracker: TaskTracker,
     tasks: Mutex<Vec<(&'static str, JoinHandle<()>)>>,
@@ -147,14 +162,24 @@ impl Engine {
     /// # Errors
     /// As for [`Self::propose`].
     pub async fn propose_as(&self, command: Command, auth_revision: u64) -> Result<Applied, ProposeError> {
-        let answer = self.0.proposals.propose(Request { command, auth_revision });
-        let Ok(answer) = timeout(self.patience(), answer).await else {
+        let Inner { proposals, room, counters, failure, .. } = &*self.0;
+        // Whoever raises or clears an alarm needs little, and may be about to make room.
+        let refused = alarms::grows(&command) && self.is_short_of_room();
+        if refused || room.is_short() {
+            return Err(ProposeError::NoSpace);
+        }
+        counters.proposals_pending.add(1);
+        let answer = timeout(self.patience(), proposals.propose(Request { command, auth_revision })).await;
+        counters.proposals_pending.sub(1);
+        let Ok(answer) = answer else {
+            counters.proposals_failed.add(1);
             return Err(ProposeError::TimedOut { has_leader: self.leader().is_some() });
         };
-        answer.unwrap_or_else(|| {
-            let failed = self.0.failure.get().cloned();
+        let answer = answer.unwrap_or_else(|| {
+            let failed = failure.get().cloned();
             Err(failed.map_or(ProposeError::Stopped, |reason| ProposeError::Io { reason }))
-        })
+        });
+        answer.inspect_err(|_| counters.proposals_failed.add(1))
     }
 
     /// Looks at the applied state, which stays as it is meanwhile: `look` has to be short.
@@ -227,6 +252,36 @@ impl Engine {
     /// Cuts the ways to other members, to try out what happens then.
     pub fn switch(&self) -> Switch {
         self.0.peers.switch()
+    }
+
+    /// The alarms that are raised, as far as this member has applied.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.0.shared.state().alarms.iter().collect()
+    }
+
+    /// Bytes that the store may have; `None` if there is no limit.
+    pub fn quota_bytes(&self) -> Option<u64> {
+        self.0.options.quota()
+    }
+
+    /// Whether the store has as many bytes as it may. Then the alarm is raised, and stays when there is room again.
+    fn is_short_of_room(&self) -> bool {
+        let Inner { shared, options, short, .. } = &*self.0;
+        let is_short = options.quota().is_some_and(|quota| shared.size_bytes() >= quota);
+        if is_short {
+            short.notify_one();
+        }
+        is_short
+    }
+
+    /// Waits until this member has let go of everything that compactions forgot.
+    pub async fn swept(&self) {
+        self.0.shared.swept().await;
+    }
+
+    /// What this engine has done since its start.
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
     }
 
     /// The current term, as far as this member knows.

@@ -10,6 +10,7 @@ pub mod grpc;
 mod http;
 mod leader;
 mod listen;
+pub mod planted;
 mod quota;
 mod server;
 mod tls;
@@ -19,6 +20,7 @@ pub mod wal;
 
 pub use access::{Access, AccessRules, AuthOptions, Grant};
 pub use auth_token::{AuthToken, AuthTokenError};
+pub use engine::backup;
 pub use grpc::ServiceSettings;
 pub use listen::{InvalidListenUrl, ListenAddress, ListenUrl};
 pub use server::{Server, ServerOptions, StartError};

@@ -311,6 +311,7 @@ fn apply((store, auth): &mut (Store, Arc<AuthStore>), command: &Command) -> Resu
         Command::LeaseRevoke { id } => store.revoke_lease(*id).map(|()| Outcome::LeaseRevoked),
         Command::Auth(command) => Ok(Outcome::Auth(AuthStore::apply(auth, command, 0)?)),
         Command::MemberAttributes { .. } => unreachable!("no step is one"),
+        Command::Alarm { .. } => unreachable!("alarms are not part of the store"),
     }
 }
 

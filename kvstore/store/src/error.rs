@@ -49,6 +49,12 @@ pub enum StoreError {
     /// A transaction has more operations than the limit.
     #[error("etcdserver: too many operations in txn request")]
     TooManyOps,
+    /// The store has as many bytes as it may, or had, and nobody has cleared the alarm.
+    #[error("etcdserver: mvcc: database space exceeded")]
+    NoSpace,
+    /// The data of members differ, and nobody has cleared the alarm.
+    #[error("etcdserver: corrupt cluster")]
+    Corrupt,
     /// One branch of a transaction changes a key twice.
     #[error("etcdserver: duplicate key given in txn request")]
     DuplicateKey,

@@ -142,7 +142,8 @@ impl StoreBuilder {
                 }
                 events.push(event);
             }
-            if events.is_empty() {
+            // Where revisions were raised, nothing happened at the one that everything before is compacted to.
+            if events.is_empty() && revision != store.compacted {
                 return Err(BuildError::UnknownVersion { revision });
             }
             store.history.push(Changes::new(events));

@@ -57,6 +57,7 @@ pub(super) fn weight(command: &Command) -> usize {
         | Command::Compact { .. }
         | Command::LeaseGrant { .. }
         | Command::LeaseRevoke { .. }
+        | Command::Alarm { .. }
         // As large as the names in it, which are short and rare.
         | Command::Auth(_)
         | Command::MemberAttributes { .. } => 0,

@@ -1,14 +1,14 @@
 //! What can be asked of the replicated store, and what comes of it.
 
-use std::sync::Arc;
-
 use landbridge_kvstore_store::auth::{AuthCommand, AuthOutcome, AuthStore};
 use landbridge_kvstore_store::{
-    DeleteRequest, DeleteResponse, LeaseId, PutRequest, PutResponse, Store, StoreError, TxnLimits,
-    TxnRequest, TxnResponse,
+    DeleteRequest, DeleteResponse, LeaseId, PutRequest, PutResponse, StoreError, TxnLimits, TxnRequest,
+    TxnResponse,
 };
 
-use super::members::{Attributes, Members};
+use super::Alarm;
+use super::members::Attributes;
+use super::state_machine::State;
 
 /// A change of the store. It is carried out in the same order on every member.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,37 +47,43 @@ pub enum Command {
         /// The URLs.
         client_urls: Vec<String>,
     },
+    /// Raises or clears an alarm.
+    Alarm {
+        /// Which.
+        alarm: Alarm,
+        /// Whether it is raised.
+        raised: bool,
+    },
 }
 
 impl Command {
     /// Carries the command out. The outcome depends on nothing but command and state: limits that a member may set for
     /// itself are checked before a command is proposed.
-    pub(super) fn apply(
-        &self,
-        store: &mut Store,
-        auth: &mut Arc<AuthStore>,
-        members: &mut Members,
-        index: u64,
-    ) -> Result<Outcome, StoreError> {
+    pub(super) fn apply(&self, state: &mut State, index: u64) -> Result<Outcome, StoreError> {
+        if let Some(refusal) = state.alarms.refuse(self) {
+            return Err(refusal);
+        }
+        let store = &mut state.store;
         match self {
             Self::Put(put) => store.put(put).map(Outcome::Put),
             Self::DeleteRange(delete) => store.delete(delete).map(Outcome::DeleteRange),
             Self::Txn(txn) => store.txn(txn, TxnLimits { max_ops: usize::MAX }).map(Outcome::Txn),
             Self::Compact { revision } => {
+                // What that forgets is let go of later, step by step.
                 store.compact(*revision)?;
-                while store.compact_step(usize::MAX) {}
                 Ok(Outcome::Compacted)
             }
             Self::LeaseGrant { id, ttl_seconds } => {
                 store.grant_lease(*id, *ttl_seconds).map(|()| Outcome::LeaseGranted)
             }
             Self::LeaseRevoke { id } => store.revoke_lease(*id).map(|()| Outcome::LeaseRevoked),
-            Self::Auth(command) => Ok(AuthStore::apply(auth, command, index).map(Outcome::Auth)?),
+            Self::Auth(command) => Ok(AuthStore::apply(&mut state.auth, command, index).map(Outcome::Auth)?),
             Self::MemberAttributes { member_id, name, client_urls } => {
                 let (name, client_urls) = (name.clone(), client_urls.clone());
-                members.publish(*member_id, Attributes { name, client_urls });
+                state.members.publish(*member_id, Attributes { name, client_urls });
                 Ok(Outcome::MemberPublished)
             }
+            Self::Alarm { alarm, raised } => Ok(Outcome::Alarm(state.alarms.set(*alarm, *raised))),
         }
     }
 }
@@ -112,4 +118,6 @@ pub enum Outcome {
     Auth(AuthOutcome),
     /// What a member says about itself is known.
     MemberPublished,
+    /// The alarm is raised or cleared; whether it is one that is raised, or was.
+    Alarm(bool),
 }

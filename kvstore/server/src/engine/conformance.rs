@@ -10,11 +10,12 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
 
 use super::EngineOptions;
-use super::log::{Failure, LogStore, SharedLog, recover};
-use super::open::{Found, recover_data};
+use super::log::{LogStore, Replay, SharedLog};
+use super::open::{Found, Surroundings, recover_data};
 use super::state_machine::{Folder, Shared, Snapshots, StateMachine};
 use super::types::TypeConfig;
-use crate::wal::{Wal, WalOptions};
+use crate::wal::disk::RealDisk;
+use crate::wal::{self, Making, Wal, WalOptions};
 
 const WAL: WalOptions = WalOptions { segment_bytes: 16 << 10, spares: 1 };
 
@@ -39,7 +40,11 @@ impl Drop for Disk {
             return;
         }
         let (_wal, recovery) = Wal::open(&self.dir.path().join("wal"), WAL, b"").unwrap();
-        let (disk, _) = recover(&recovery, b"").unwrap().into_parts();
+        let mut replay = Replay::default();
+        for frame in &recovery.frames {
+            replay.frame(frame.number, &frame.payload);
+        }
+        let (disk, _) = replay.finish(&recovery.prologue.unwrap()).unwrap().into_parts();
         let memory = self.log.lock();
         assert_eq!(disk.entries, memory.entries);
         assert_eq!((disk.purged, disk.vote), (memory.purged, memory.vote));
@@ -54,19 +59,25 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Disk> for Builder {
     async fn build(&self) -> Result<(Disk, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let options = options(dir.path().to_owned());
-        let Found { identity, mut log, writer, queue, state, snapshot } =
-            recover_data(&options, Failure::default()).unwrap();
+        let surroundings = Surroundings::default();
+        let disk: Arc<dyn wal::disk::Disk> = Arc::new(RealDisk);
+        let found = recover_data(&options, Arc::clone(&disk), Making::Ahead, &surroundings);
+        let Found { identity, mut log, writer, queue, state, snapshot, .. } = found.unwrap();
         assert!(snapshot.is_none());
         let shared_log = log.get_log_reader().await;
         let writer = Some(std::thread::spawn(move || writer.run(queue)));
         let snapshots = Snapshots {
+            disk,
             dir: dir.path().join("snap"),
             cluster_id: identity.cluster_id,
             current: Arc::default(),
             folder: Folder::default(),
+            newest: tokio::sync::watch::Sender::new(0),
+            counters: surroundings.counters,
+            stop: surroundings.stop,
         };
         let token_ttl = std::time::Duration::from_secs(1);
-        let shared = Shared::new(state, identity.member_id, 1, token_ttl);
+        let shared = Shared::new(state, identity.member_id, 1, token_ttl, Arc::default());
         let state_machine = StateMachine { shared: Arc::new(shared), snapshots };
         Ok((Disk { dir, log: shared_log, writer }, log, state_machine))
     }

@@ -133,6 +133,9 @@ pub enum ProposeError {
         /// Whether a member leads, as far as this one knows.
         has_leader: bool,
     },
+    /// The disk is full, or the store as large as it may be: the command was not taken.
+    #[error("the store has no room for more: make room on the disk, or delete and compact, then try again")]
+    NoSpace,
     /// The engine is shut down.
     #[error("the store is stopped: start it again")]
     Stopped,
@@ -168,7 +171,7 @@ impl ProposeError {
     /// Whether the command may be carried out all the same, so that it is not safe to repeat it unseen.
     pub fn may_be_carried_out(&self) -> bool {
         match self {
-            Self::NoLeader | Self::NotLeader { .. } => false,
+            Self::NoLeader | Self::NotLeader { .. } | Self::NoSpace => false,
             Self::LeaderChanged | Self::TimedOut { .. } | Self::Stopped | Self::Io { .. } => true,
         }
     }

@@ -116,6 +116,10 @@ async fn expire(raft: &Raft, shared: &Shared, term: u64) {
             Err(fatal) => Err(fatal.to_string()),
         };
         let outcome = outcome.and_then(|written| written.map_err(|error| error.to_string()));
+        if shared.is_corrupt() {
+            // Refused, until someone has looked at it.
+            sleep(PAUSE).await;
+        }
         if let Err(error) = outcome {
             warn!(error, "leases that have run out cannot be ended now");
             sleep(PAUSE).await;

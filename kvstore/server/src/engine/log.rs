@@ -15,7 +15,7 @@
 mod recovery;
 mod writer;
 
-pub(super) use recovery::recover;
+pub(super) use recovery::Replay;
 pub(super) use writer::Writer;
 
 use std::collections::VecDeque;
@@ -63,7 +63,7 @@ impl MemoryLog {
     }
 
     /// The entries of a range that are there.
-    pub(super) fn range(&self, range: impl RangeBounds<u64>) -> impl Iterator<Item = &Entry> {
+    pub(super) fn range(&self, range: impl RangeBounds<u64>) -> impl DoubleEndedIterator<Item = &Entry> {
         let position = |index: u64| {
             let skipped = index.saturating_sub(self.first_index());
             usize::try_from(skipped).unwrap_or(usize::MAX).min(self.entries.len())
@@ -137,6 +137,12 @@ impl LogStore {
         let log = SharedLog(Arc::new(Mutex::new(log)));
         let (writes, queue) = mpsc::channel(QUEUE_LEN);
         (Self { log: log.clone(), writes }, log, queue)
+    }
+
+    /// The part of the log that is in memory.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> MutexGuard<'_, MemoryLog> {
+        self.log.lock()
     }
 
     async fn write(&self, write: Write) -> io::Result<()> {

@@ -1,8 +1,6 @@
 //! From a data folder to an engine that runs.
 
-use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,28 +8,33 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, ReadPolicy, SnapshotPolicy};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
+use super::batch::Request;
 use super::bootstrap::{founders, identify};
 use super::codec::{Durable, encode_prologue};
+use super::counters::Counters;
 use super::error::task_failed;
 use super::forward::ToLeader;
 use super::identity::Identity;
-use super::log::{Failure, LogStore, MemoryLog, Write, Writer, recover};
+use super::log::{Failure, LogStore, MemoryLog, Replay, SharedLog, Write, Writer};
 use super::membership::keep_members;
 use super::network::Network;
 use super::peers::{PeerListener, PeerService, Peers, bind, serve};
 use super::proposals::{self, Proposals};
 use super::reads::Rounds;
 use super::snapshot;
+use super::snapshot_policy;
 use super::state_machine::{Folder, Shared, Snapshots, State, StateMachine};
+use super::sweep;
 use super::types::{Raft, SnapshotMeta};
-use super::{ClusterOptions, Engine, EngineOptions, Inner, OpenError, leases};
-use crate::wal::Wal;
+use super::{Alarm, AlarmKind, ClusterOptions, Command, Engine, EngineOptions, Inner, OpenError, leases};
+use crate::wal::disk::{Access, Disk, RealDisk, create_dirs};
+use crate::wal::{Making, Room, Wal};
 
 /// How long a member of a cluster of one may take until it leads.
 const LEAD_WITHIN: Duration = Duration::from_secs(30);
@@ -51,7 +54,9 @@ fn snapshot_dir(data_dir: &Path) -> PathBuf {
 pub(super) struct Found {
     pub(super) identity: Identity,
     pub(super) log: LogStore,
+    pub(super) memory: SharedLog,
     pub(super) writer: Writer,
+    pub(super) room: Room,
     pub(super) queue: mpsc::Receiver<Write>,
     pub(super) state: State,
     pub(super) snapshot: Option<(SnapshotMeta, PathBuf)>,
@@ -65,22 +70,30 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
         listeners.push(listener.map_err(|source| OpenError::Listen { url: url.to_string(), source })?);
     }
     let new = if is_empty(&wal_dir(&options.data_dir)) { Some(identify(&options).await?) } else { None };
-    let failure = Failure::default();
-    let (from, reason) = (options.clone(), Arc::clone(&failure));
-    let found = tokio::task::spawn_blocking(move || recover_as(&from, new, reason));
-    let Found { identity, log, writer, queue, state, snapshot } =
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let surroundings = Surroundings::default();
+    let (failure, counters) = (Arc::clone(&surroundings.failure), Arc::clone(&surroundings.counters));
+    let stop = surroundings.stop.clone();
+    let (from, on) = (options.clone(), Arc::clone(&disk));
+    let found = move || recover_as(&from, new, on, Making::Ahead, &surroundings);
+    let found = tokio::task::spawn_blocking(found);
+    let Found { identity, log, memory, writer, room, queue, state, snapshot } =
         found.await.map_err(|ended| OpenError::Failed { reason: ended.to_string() })??;
     let needed_log_bytes = writer.needed_bytes();
 
-    let stop = CancellationToken::new();
     let tracker = TaskTracker::new();
     let session = fastrand::u64(..);
-    let shared = Arc::new(Shared::new(state, identity.member_id, session, options.token_ttl));
+    let shared =
+        Arc::new(Shared::new(state, identity.member_id, session, options.token_ttl, Arc::clone(&counters)));
     let snapshots = Snapshots {
+        disk,
         dir: snapshot_dir(&options.data_dir),
         cluster_id: identity.cluster_id,
         current: Arc::new(Mutex::new(snapshot)),
         folder: Folder::default(),
+        newest: watch::Sender::new(0),
+        counters: Arc::clone(&counters),
+        stop: stop.clone(),
     };
     let folder = snapshots.folder.clone();
     let writer = tracker.spawn_blocking(move || {
@@ -107,12 +120,25 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
     };
     let proposer = proposals::run(to_leader, Arc::clone(&shared.attendants), requests, stop.clone());
     let proposer = tracker.spawn(proposer);
+    let short = Arc::new(Notify::new());
+    let alarm = Alarm { kind: AlarmKind::NoSpace, member_id: identity.member_id };
+    let alarmist = raise(alarm, proposals.clone(), Arc::clone(&shared), Arc::clone(&short), stop.clone());
+    let alarmist = tracker.spawn(alarmist);
+    let applied = shared.applied.subscribe();
+    let requests = options.snapshot_entries;
+    let policy =
+        snapshot_policy::run(raft.clone(), memory, snapshots.clone(), applied, requests, stop.clone());
+    let policy = tracker.spawn(policy);
+    let sweeper = tracker.spawn(sweep::run(Arc::clone(&shared), stop.clone()));
     let lessor = leases::run(raft.clone(), Arc::clone(&shared), options.election_timeout, stop.clone());
     let lessor = tracker.spawn(lessor);
 
     let tasks = Mutex::new(vec![
         ("raft", keeper),
         ("proposals", proposer),
+        ("alarms", alarmist),
+        ("snapshots", policy),
+        ("compaction", sweeper),
         ("leases", lessor),
         ("log writer", writer),
     ]);
@@ -129,6 +155,9 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
         options,
         failure,
         needed_log_bytes,
+        room,
+        short,
+        counters,
         stop,
         tracker,
         tasks,
@@ -156,6 +185,34 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
 /// How long a request may take, as in etcd: 5 s for the disk and the network, and what two elections take.
 pub(super) fn patience(options: &EngineOptions) -> Duration {
     Duration::from_secs(5) + options.election_timeout * 2
+}
+
+/// Raises an alarm whenever it is asked for, until `stop`.
+async fn raise(
+    alarm: Alarm,
+    proposals: Proposals,
+    shared: Arc<Shared>,
+    wanted: Arc<Notify>,
+    stop: CancellationToken,
+) {
+    let raising = async {
+        loop {
+            wanted.notified().await;
+            if shared.state().alarms.iter().any(|raised| raised == alarm) {
+                continue;
+            }
+            warn!(
+                "the store has as many bytes as it may: it takes no more until there is room and the alarm cleared"
+            );
+            let command = Command::Alarm { alarm, raised: true };
+            // If that fails, the next write that is refused asks for it again.
+            drop(proposals.propose(Request { command, auth_revision: 0 }).await);
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = raising => {}
+    }
 }
 
 /// Ends openraft at the end of the engine, or with its last handle.
@@ -243,9 +300,9 @@ fn config(options: &EngineOptions) -> Result<Config, OpenError> {
         // A leader that comes back has to prove that it is one, by an entry of a new term. What is applied may be older
         // than what it answered before: that entries are committed is not on disk at once.
         enable_leader_restore: Some(false),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_entries),
-        // Members that are a little behind catch up without a snapshot.
-        max_in_snapshot_log_to_keep: options.snapshot_entries / 10,
+        snapshot_policy: SnapshotPolicy::Never,
+        // `snapshot_policy` decides about both.
+        max_in_snapshot_log_to_keep: u64::MAX,
         replication_lag_threshold: options.snapshot_entries.saturating_mul(2),
         ..Config::default()
     };
@@ -256,22 +313,37 @@ fn is_empty(dir: &Path) -> bool {
     fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
 }
 
+/// What the one who writes the log shares with the others.
+#[derive(Debug, Default)]
+pub(super) struct Surroundings {
+    pub(super) failure: Failure,
+    pub(super) counters: Arc<Counters>,
+    pub(super) stop: CancellationToken,
+}
+
 /// Reads what is on disk. Blocks.
 #[cfg(test)]
-pub(super) fn recover_data(options: &EngineOptions, failure: Failure) -> Result<Found, OpenError> {
-    recover_as(options, None, failure)
+pub(super) fn recover_data(
+    options: &EngineOptions,
+    disk: Arc<dyn Disk>,
+    making: Making,
+    surroundings: &Surroundings,
+) -> Result<Found, OpenError> {
+    recover_as(options, None, disk, making, surroundings)
 }
 
 /// Reads what is on disk, of a member that is `new` if there is nothing. Blocks.
 pub(super) fn recover_as(
     options: &EngineOptions,
     new: Option<Identity>,
-    failure: Failure,
+    disk: Arc<dyn Disk>,
+    making: Making,
+    surroundings: &Surroundings,
 ) -> Result<Found, OpenError> {
     let (wal_dir, snapshot_dir) = (wal_dir(&options.data_dir), snapshot_dir(&options.data_dir));
-    create_private(&options.data_dir)?;
-    create_private(&wal_dir)?;
-    create_private(&snapshot_dir)?;
+    for dir in [&wal_dir, &snapshot_dir] {
+        create_dirs(&*disk, dir).map_err(OpenError::io("create", dir))?;
+    }
     let ClusterOptions { token, initial, .. } = &options.cluster;
     let advertise = &options.peers.advertise;
     // A log that has no beginning is left of a crash during the first start.
@@ -281,18 +353,22 @@ pub(super) fn recover_as(
     });
     let prologue = encode_prologue(new, &Durable::default());
     // Holds the lock of the data folder from here on.
-    let (wal, recovery) = Wal::open(&wal_dir, options.wal, &prologue)?;
-    let recovered = recover(&recovery, &prologue)
-        .map_err(|error| OpenError::Log { path: wal_dir.clone(), source: error.into() })?;
+    let mut replay = Replay::default();
+    let mut visit = |number, payload: &[u8]| replay.frame(number, payload);
+    let (wal, opened) =
+        Wal::open_on(Arc::clone(&disk), &wal_dir, options.wal, making, &prologue, &mut visit)?;
+    let recovered = replay.finish(opened.prologue.as_deref().unwrap_or(&prologue));
+    let recovered =
+        recovered.map_err(|error| OpenError::Log { path: wal_dir.clone(), source: error.into() })?;
     let identity = recovered.identity;
     let (log, writer) = recovered.into_parts();
 
-    snapshot::remove_unfinished(&snapshot_dir)?;
-    let (mut state, snapshot) = match snapshot::list(&snapshot_dir)?.into_iter().next() {
+    snapshot::remove_unfinished(&*disk, &snapshot_dir)?;
+    let (mut state, snapshot) = match snapshot::list(&*disk, &snapshot_dir)?.into_iter().next() {
         None => (State::default(), None),
         Some(path) => {
-            let file = File::open(&path).map_err(OpenError::io("open", &path))?;
-            let loaded = snapshot::read(&path, &file)?;
+            let file = disk.open(&path, Access::Read).map_err(OpenError::io("open", &path))?;
+            let loaded = snapshot::read(&path, &*file)?;
             // A log that is as new as its identity is of no cluster yet: that it is the wrong one is told below.
             if loaded.cluster_id != identity.cluster_id && log.vote.is_some() {
                 let (ours, theirs) = (identity.cluster_id, loaded.cluster_id);
@@ -312,14 +388,18 @@ pub(super) fn recover_as(
         state.apply(entry, |_, _, _| {});
     }
     info!(
-        frames = recovery.frames.len(),
-        torn_bytes = recovery.torn_bytes,
+        frames = opened.frames,
+        torn_bytes = opened.torn_bytes,
         revision = state.store.revision(),
         "the store was read from disk"
     );
     let (log, shared_log, queue) = LogStore::new(log);
-    let writer = writer.writer(wal, shared_log, failure);
-    Ok(Found { identity, log, writer, queue, state, snapshot })
+    let memory = shared_log.clone();
+    let Surroundings { failure, counters, stop } = surroundings;
+    let (failure, counters, stop) = (Arc::clone(failure), Arc::clone(counters), stop.clone());
+    let room = wal.room();
+    let writer = writer.writer(wal, shared_log, failure, counters, stop);
+    Ok(Found { identity, log, memory, writer, room, queue, state, snapshot })
 }
 
 /// Checks that the log goes on where the snapshot ends, or before.
@@ -334,19 +414,6 @@ fn check_fit(log: &MemoryLog, state: &State, wal_dir: &Path, snapshot_dir: &Path
         return Err(OpenError::LogLost { path: wal_dir.to_owned() });
     }
     Ok(())
-}
-
-fn create_private(dir: &Path) -> Result<(), OpenError> {
-    let create = || -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
-        }
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        // The name has to last as long as what is in it.
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-    };
-    create().map_err(OpenError::io("create", dir))
 }
 
 /// Bytes of all files of a folder, as far as they can be seen.

@@ -7,6 +7,9 @@ use crate::listen::ListenUrl;
 use crate::tls::TlsFiles;
 use crate::wal::WalOptions;
 
+/// As in etcd.
+const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
+
 /// Settings of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
@@ -22,8 +25,12 @@ pub struct EngineOptions {
     pub client_urls: Vec<String>,
     /// Settings of the log.
     pub wal: WalOptions,
-    /// How many log entries there are between two snapshots.
+    /// How many requests there are between two snapshots at least, but where these are very large. There are more where the
+    /// store is much larger than what they change.
     pub snapshot_entries: u64,
+    /// How many bytes the store may have, keys, values and history: beyond, it takes no more, and raises an alarm, until
+    /// someone has made room and cleared it; etcd's `--quota-backend-bytes`. 0: 2 GiB. Less: no limit.
+    pub quota_bytes: i64,
     /// How long a member waits for its leader before it stands for election.
     pub election_timeout: Duration,
     /// How often a leader lets the others know that it lives.
@@ -43,9 +50,20 @@ impl EngineOptions {
             client_urls: Vec::new(),
             wal: WalOptions::default(),
             snapshot_entries: 10_000,
+            quota_bytes: 0,
             election_timeout: Duration::from_secs(1),
             heartbeat: Duration::from_millis(100),
             token_ttl: Duration::from_mins(5),
+        }
+    }
+}
+
+impl EngineOptions {
+    /// How many bytes the store may have, if there is a limit.
+    pub(super) fn quota(&self) -> Option<u64> {
+        match self.quota_bytes {
+            0 => Some(DEFAULT_QUOTA_BYTES),
+            bytes => u64::try_from(bytes).ok(),
         }
     }
 }

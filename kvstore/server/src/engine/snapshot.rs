@@ -12,10 +12,9 @@
 //! - A block that cannot be read is damage, never an end: the last block says that it is, and how many came before.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
 use std::mem;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,6 +26,8 @@ use super::codec::{
 };
 use super::state_machine::State;
 use super::types::{LogId, SnapshotMeta};
+use crate::planted::{PlantedBug, planted};
+use crate::wal::disk::{Access, Disk, DiskFile, Reader, is_full};
 
 const MAGIC: [u8; 8] = *b"LBRGSNP\0";
 const FORMAT: u32 = 2;
@@ -96,6 +97,11 @@ pub enum Damage {
 }
 
 impl SnapshotError {
+    /// Whether there was no room for it, which someone may make.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_full(source))
+    }
+
     fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }
@@ -116,26 +122,25 @@ pub(super) struct Loaded {
 }
 
 /// The snapshots of `dir`, the newest first.
-pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, SnapshotError> {
-    let mut found = files(dir)?;
+pub(super) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, SnapshotError> {
+    let mut found = files(disk, dir)?;
     found.retain(|path| path.extension() == Some(OsStr::new("snap")));
     found.sort_unstable_by(|one, other| other.cmp(one));
     Ok(found)
 }
 
 /// Removes what a crash left unfinished.
-pub(super) fn remove_unfinished(dir: &Path) -> Result<(), SnapshotError> {
-    for path in files(dir)? {
+pub(super) fn remove_unfinished(disk: &dyn Disk, dir: &Path) -> Result<(), SnapshotError> {
+    for path in files(disk, dir)? {
         if path.extension() == Some(OsStr::new("tmp")) {
-            fs::remove_file(&path).map_err(SnapshotError::io("remove", &path))?;
+            disk.remove(&path).map_err(SnapshotError::io("remove", &path))?;
         }
     }
     Ok(())
 }
 
-fn files(dir: &Path) -> Result<Vec<PathBuf>, SnapshotError> {
-    let read = fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-    read.map_err(SnapshotError::io("read", dir))
+fn files(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, SnapshotError> {
+    disk.list(dir).map_err(SnapshotError::io("read", dir))
 }
 
 /// Where the snapshot up to an entry is.
@@ -146,6 +151,7 @@ pub(super) fn path(dir: &Path, last_applied: Option<LogId>) -> PathBuf {
 
 /// Writes a snapshot and removes those before it. Blocks.
 pub(super) fn write(
+    disk: &dyn Disk,
     dir: &Path,
     cluster_id: u64,
     meta: &SnapshotMeta,
@@ -154,42 +160,80 @@ pub(super) fn write(
     let last_applied = meta.last_log_id;
     let path = path(dir, last_applied);
     let draft = path.with_extension("tmp");
-    let head = Head {
-        cluster_id,
-        last_applied,
-        membership: meta.last_membership.clone(),
-        auth: Arc::clone(&state.auth),
-        members: state.members.clone(),
-    };
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft);
-    let file = file.map_err(SnapshotError::io("create", &draft))?;
-    let mut blocks = BlockWriter { out: BufWriter::with_capacity(BLOCK_BYTES, file), count: 0 };
-    let written = blocks.write_all(&head, state).and_then(|()| {
-        let file = blocks.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let written = disk.open(&draft, Access::Create).and_then(|file| {
+        let mut out = Buffered { file: &*file, buffer: Vec::new(), offset: 0 };
+        write_to(&mut out, cluster_id, meta, state)?;
+        out.flush()?;
         file.sync_all()
     });
+    // What is half written takes the room that someone else may need.
+    let written = written.inspect_err(|_| drop(disk.remove(&draft)));
     written.map_err(SnapshotError::io("write", &draft))?;
-    finish(dir, &draft, &path)?;
+    finish(disk, dir, &draft, &path)?;
     Ok(path)
 }
 
+/// Writes what is in a snapshot.
+pub(super) fn write_to(
+    out: &mut dyn Write,
+    cluster_id: u64,
+    meta: &SnapshotMeta,
+    state: &State,
+) -> io::Result<()> {
+    let head = Head {
+        cluster_id,
+        last_applied: meta.last_log_id,
+        membership: meta.last_membership.clone(),
+        auth: Arc::clone(&state.auth),
+        alarms: state.alarms.clone(),
+        members: state.members.clone(),
+    };
+    BlockWriter { out, count: 0 }.write_all(&head, state)
+}
+
 /// Gives a snapshot that is whole and durable its name, and removes those before it.
-pub(super) fn finish(dir: &Path, draft: &Path, path: &Path) -> Result<(), SnapshotError> {
-    fs::rename(draft, path).map_err(SnapshotError::io("rename", draft))?;
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(SnapshotError::io("sync", dir))?;
-    for older in list(dir)?.into_iter().filter(|older| **older < *path) {
-        fs::remove_file(&older).map_err(SnapshotError::io("remove", &older))?;
+pub(super) fn finish(disk: &dyn Disk, dir: &Path, draft: &Path, path: &Path) -> Result<(), SnapshotError> {
+    disk.rename(draft, path).map_err(SnapshotError::io("rename", draft))?;
+    if !planted(PlantedBug::RenameNotSynced) {
+        disk.sync_dir(dir).map_err(SnapshotError::io("sync", dir))?;
+    }
+    for older in list(disk, dir)?.into_iter().filter(|older| **older < *path) {
+        disk.remove(&older).map_err(SnapshotError::io("remove", &older))?;
     }
     Ok(())
 }
 
-struct BlockWriter {
-    out: BufWriter<File>,
+struct BlockWriter<'a> {
+    out: &'a mut dyn Write,
     count: u64,
 }
 
-impl BlockWriter {
+/// Writes a file from its beginning, in large pieces.
+struct Buffered<'a> {
+    file: &'a dyn DiskFile,
+    buffer: Vec<u8>,
+    /// Of the buffer in the file.
+    offset: u64,
+}
+
+impl Write for Buffered<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= BLOCK_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&self.buffer, self.offset)?;
+        self.offset += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+impl BlockWriter<'_> {
     fn write_all(&mut self, head: &Head, state: &State) -> io::Result<()> {
         self.out.write_all(&header())?;
         self.write(&encode_head(head))?;
@@ -233,10 +277,19 @@ fn checksum(place: u64, bytes: &[u8]) -> u32 {
 }
 
 /// Reads a snapshot. Blocks.
-pub(super) fn read(path: &Path, file: &File) -> Result<Loaded, SnapshotError> {
-    let len = file.metadata().map_err(SnapshotError::io("look at", path))?.len();
-    let mut file = file;
-    file.rewind().map_err(SnapshotError::io("read", path))?;
+pub(super) fn read(path: &Path, file: &dyn DiskFile) -> Result<Loaded, SnapshotError> {
+    let len = file.len().map_err(SnapshotError::io("look at", path))?;
+    read_padded(path, file, len, 1)
+}
+
+/// Reads a snapshot of `len` bytes, the last of which are zeros up to a multiple of `multiple`. Blocks.
+pub(super) fn read_padded(
+    path: &Path,
+    file: &dyn DiskFile,
+    len: u64,
+    multiple: u64,
+) -> Result<Loaded, SnapshotError> {
+    let file = Reader::new(file);
     let mut reader =
         BlockReader { path, file: BufReader::with_capacity(BLOCK_BYTES, file), len, offset: 0, count: 0 };
     reader.header()?;
@@ -252,19 +305,21 @@ pub(super) fn read(path: &Path, file: &File) -> Result<Loaded, SnapshotError> {
                 }
             }
             Block::End(blocks) if blocks != before => return Err(reader.damaged(Damage::Order)),
-            Block::End(_) if reader.offset != len => return Err(reader.damaged(Damage::Length)),
+            Block::End(_) if reader.offset.next_multiple_of(multiple) != len => {
+                return Err(reader.damaged(Damage::Length));
+            }
             Block::End(_) => break,
         }
     }
     let store = store.finish().map_err(|error| reader.damaged(error.into()))?;
-    let Head { cluster_id, last_applied, membership, auth, members } = head;
-    let state = State { store, auth, members, last_applied, membership };
+    let Head { cluster_id, last_applied, membership, alarms, auth, members } = head;
+    let state = State { store, auth, alarms, members, last_applied, membership };
     Ok(Loaded { cluster_id, state })
 }
 
 struct BlockReader<'a> {
     path: &'a Path,
-    file: BufReader<&'a File>,
+    file: BufReader<Reader<'a>>,
     len: u64,
     /// Where the next block is.
     offset: u64,

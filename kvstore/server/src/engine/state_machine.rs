@@ -22,18 +22,27 @@ use landbridge_kvstore_store::auth::AuthStore;
 use landbridge_kvstore_store::{LeaseClock, LeaseId, Store, StoreError};
 use openraft::storage::{ApplyResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-use super::batch::Request;
+use super::alarms::{AlarmKind, Alarms};
+use super::batch::{Request, weight};
 use super::change_feed::ChangeFeed;
+use super::counters::Counters;
 use super::members::Members;
 use super::proposals::Attendants;
 use super::snapshot::{self, SnapshotError, SnapshotFile};
 use super::tokens::Tokens;
 use super::types::{Entry, LogId, Payload, Proposal, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use super::{Applied, Command, Outcome};
+use crate::wal::disk::{Disk, RealFile};
 
 /// Requests that are applied under one lock; a batch is never parted. Readers wait no longer than these take.
 const TURN_LEN: usize = 512;
+
+/// How long a snapshot waits before a full disk is asked again.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 /// The applied state of a member.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +50,7 @@ pub(super) struct State {
     pub(super) store: Store,
     pub(super) auth: Arc<AuthStore>,
     pub(super) members: Members,
+    pub(super) alarms: Alarms,
     pub(super) last_applied: Option<LogId>,
     pub(super) membership: StoredMembership,
 }
@@ -62,7 +72,7 @@ impl State {
                     let outcome = if self.auth.has_outdated(*auth_revision) {
                         Err(StoreError::AuthOldRevision)
                     } else {
-                        command.apply(&mut self.store, &mut self.auth, &mut self.members, index)
+                        command.apply(self, index)
                     };
                     tell(&self.store, command, Applied { outcome, revision: self.store.revision(), term });
                 }
@@ -70,7 +80,7 @@ impl State {
         }
     }
 
-    fn meta(&self) -> SnapshotMeta {
+    pub(super) fn meta(&self) -> SnapshotMeta {
         SnapshotMeta { last_log_id: self.last_applied, last_membership: self.membership.clone() }
     }
 }
@@ -91,6 +101,13 @@ pub(super) struct Shared {
     tokens: Mutex<Tokens>,
     /// The index of the last entry applied. Also sent anew when the clock starts or stops.
     pub(super) applied: watch::Sender<u64>,
+    /// There is something to let go of, after a compaction.
+    pub(super) compacted: Notify,
+    /// Whether a compaction forgot something that is still in memory.
+    sweeping: watch::Sender<bool>,
+    counters: Arc<Counters>,
+    /// Bytes of the store, after the last entry applied.
+    size: AtomicU64,
     /// Those who wait for what this member proposed.
     pub(super) attendants: Arc<Attendants>,
     /// The term in which this member leads and has applied what came before; else 0.
@@ -99,7 +116,13 @@ pub(super) struct Shared {
 
 impl Shared {
     /// The state of a member since a start, which `session` tells from all others.
-    pub(super) fn new(state: State, member: u64, session: u64, token_ttl: Duration) -> Self {
+    pub(super) fn new(
+        state: State,
+        member: u64,
+        session: u64,
+        token_ttl: Duration,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             attendants: Arc::new(Attendants::new(member, session)),
             leading_term: AtomicU64::new(0),
@@ -110,6 +133,10 @@ impl Shared {
             tokens: Mutex::new(Tokens::new(token_ttl)),
             revisions: watch::Sender::new(state.store.revision()),
             applied: watch::Sender::new(state.last_applied.map_or(0, |last| last.index)),
+            compacted: Notify::new(),
+            sweeping: watch::Sender::new(true),
+            counters,
+            size: AtomicU64::new(state.store.size_bytes()),
             state: RwLock::new(state),
         }
     }
@@ -126,6 +153,7 @@ impl Shared {
     fn apply(&self, turn: &mut Turn) {
         let mut answers = Vec::with_capacity(turn.requests);
         let mut responders = Vec::with_capacity(turn.entries.len());
+        let began = Instant::now();
         let (revision, index, auth);
         {
             let mut state = self.state.write().expect("the only writer has not panicked");
@@ -138,6 +166,10 @@ impl Shared {
                 state.apply(&entry, |store, command, applied| {
                     self.feed.record(store);
                     if let Ok(outcome) = &applied.outcome {
+                        if matches!(outcome, Outcome::Compacted) {
+                            self.sweeping.send_replace(true);
+                            self.compacted.notify_one();
+                        }
                         self.set_clock(outcome, command);
                         self.set_tokens(outcome);
                     }
@@ -148,8 +180,13 @@ impl Shared {
             revision = state.store.revision();
             index = state.last_applied.map_or(0, |last| last.index);
             auth = Arc::clone(&state.auth);
+            self.size.store(state.store.size_bytes(), Ordering::Relaxed);
         }
-        turn.requests = 0;
+        self.counters.requests_applied.add(turn.requests as u64);
+        self.counters.bytes_applied.add(turn.bytes);
+        self.counters.batches_applied.add(turn.batches);
+        self.counters.applies.observe(began.elapsed());
+        (turn.requests, turn.bytes, turn.batches) = (0, 0, 0);
         self.publish(revision, index, auth);
         for (answer, applied) in answers {
             // Who no longer waits needs no answer.
@@ -233,6 +270,37 @@ impl Shared {
         self.clock().as_mut().map(|clock| look(clock, Instant::now()))
     }
 
+    /// Lets go of what compactions forgot, at no more than so many keys. Returns whether there is more to do.
+    pub(super) fn sweep(&self, max_keys: usize) -> bool {
+        let more = {
+            let mut state = self.state.write().expect("the only writers have not panicked");
+            let more = state.store.compact_step(max_keys);
+            self.size.store(state.store.size_bytes(), Ordering::Relaxed);
+            if !more {
+                // Under the lock, so that a compaction that comes now is not said to be done.
+                self.sweeping.send_replace(false);
+            }
+            more
+        };
+        more
+    }
+
+    /// Waits until nothing that compactions forgot is in memory any more.
+    pub(super) async fn swept(&self) {
+        // The sender lives as long as this.
+        let _ = self.sweeping.subscribe().wait_for(|sweeping| !sweeping).await;
+    }
+
+    /// About how many bytes the store has.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// Whether the store refuses every change.
+    pub(super) fn is_corrupt(&self) -> bool {
+        self.state().alarms.has(AlarmKind::Corrupt)
+    }
+
     pub(super) fn has_lease(&self, id: LeaseId) -> bool {
         self.state().store.lease_ttl_seconds(id).is_some()
     }
@@ -244,14 +312,20 @@ struct Turn {
     entries: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>,
     /// At least one for each entry, so that many empty ones do not make it long either.
     requests: usize,
+    bytes: u64,
+    batches: u64,
 }
 
 impl Turn {
     fn push(&mut self, (entry, responder): (Entry, Option<ApplyResponder<TypeConfig>>)) {
-        self.requests += match &entry.payload {
-            Payload::Normal(Proposal(batch)) => batch.requests.len().max(1),
-            Payload::Blank | Payload::Membership(_) => 1,
-        };
+        if let Payload::Normal(Proposal(batch)) = &entry.payload {
+            let bytes: usize = batch.requests.iter().map(|request| weight(&request.command)).sum();
+            self.bytes += bytes as u64;
+            self.requests += batch.requests.len().max(1);
+            self.batches += 1;
+        } else {
+            self.requests += 1;
+        }
         self.entries.push((entry, responder));
     }
 }
@@ -259,10 +333,15 @@ impl Turn {
 /// The snapshot that there is, and who writes the next.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshots {
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
     pub(super) cluster_id: u64,
     pub(super) current: Arc<Mutex<Option<(SnapshotMeta, PathBuf)>>>,
     pub(super) folder: Folder,
+    /// The index of the last entry that is in the snapshot.
+    pub(super) newest: watch::Sender<u64>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) stop: CancellationToken,
 }
 
 /// The right to change the data folder, which ends before another process, or the next engine of this one, gets it.
@@ -305,7 +384,9 @@ impl Snapshots {
     fn replace(&self, meta: SnapshotMeta, path: PathBuf) {
         let mut current = self.current();
         if current.as_ref().is_none_or(|(older, _)| older.last_log_id <= meta.last_log_id) {
+            let index = meta.last_log_id.map_or(0, |last| last.index);
             *current = Some((meta, path));
+            self.newest.send_replace(index);
         }
     }
 
@@ -364,13 +445,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, received: SnapshotFile) -> io::Result<()> {
-        let dir = self.snapshots.dir.clone();
+        let (disk, dir) = (Arc::clone(&self.snapshots.disk), self.snapshots.dir.clone());
         let named = snapshot::path(&dir, meta.last_log_id);
         let path = named.clone();
         let loaded = self.snapshots.blocking(move || {
-            let loaded = snapshot::read(&received.path, &received.file)?;
+            let loaded = snapshot::read(&received.path, &RealFile(received.file))?;
             if received.path != path {
-                snapshot::finish(&dir, &received.path, &path)?;
+                snapshot::finish(&*disk, &dir, &received.path, &path)?;
             }
             Ok(loaded)
         });
@@ -381,6 +462,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         {
             let mut current = self.shared.state.write().expect("the only writer has not panicked");
             self.shared.feed.replace(&state.store);
+            self.shared.size.store(state.store.size_bytes(), Ordering::Relaxed);
             *current = state;
         }
         // Which passwords were changed meanwhile is not known.
@@ -402,16 +484,45 @@ pub(super) struct SnapshotBuilder {
     snapshots: Snapshots,
 }
 
+impl SnapshotBuilder {
+    async fn write(&self, meta: SnapshotMeta) -> io::Result<PathBuf> {
+        let Snapshots { disk, dir, cluster_id, counters, .. } = self.snapshots.clone();
+        let state = Arc::clone(&self.state);
+        let write = move || {
+            let began = Instant::now();
+            let written = snapshot::write(&*disk, &dir, cluster_id, &meta, &state)?;
+            counters.snapshots.observe(began.elapsed());
+            Ok(written)
+        };
+        self.snapshots.blocking(write).await
+    }
+}
+
+/// Whether there was no room for a snapshot.
+fn full(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<SnapshotError>());
+    error.is_some_and(SnapshotError::is_full)
+}
+
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let meta = self.state.meta();
-        let (state, dir, cluster_id) =
-            (Arc::clone(&self.state), self.snapshots.dir.clone(), self.snapshots.cluster_id);
-        let copy = meta.clone();
-        let write = move || snapshot::write(&dir, cluster_id, &copy, &state);
-        let path = self.snapshots.blocking(write).await?;
+        let path = loop {
+            match self.write(meta.clone()).await {
+                // Nothing is lost by waiting but room in the log.
+                Err(error) if full(&error) => {
+                    warn!(%error, "the disk is full: the snapshot waits for room");
+                    self.snapshots.counters.snapshots_failed.add(1);
+                    tokio::select! {
+                        () = self.snapshots.stop.cancelled() => return Err(error),
+                        () = sleep(ROOM_PAUSE) => {}
+                    }
+                }
+                outcome => break outcome?,
+            }
+        };
         self.snapshots.replace(meta.clone(), path.clone());
         let file = File::open(&path)?;
         Ok(Snapshot { meta, snapshot: SnapshotFile { path, file } })

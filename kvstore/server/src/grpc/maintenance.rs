@@ -1,17 +1,105 @@
 //! How a member is, and what its keeper does with it.
 
+use std::io::{self, Write};
 use std::pin::Pin;
 
+use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use landbridge_kvstore_store::{HashKv, Store};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::proto::etcdserverpb as pb;
 use super::service::{Peer, Service};
 use super::status;
+use crate::engine::{Alarm, AlarmKind, Command, Outcome, backup};
 use crate::http::{CLUSTER_VERSION, ETCD_VERSION};
 
 type Snapshots = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
+
+/// Bytes of a piece of a copy of the store.
+const PIECE_BYTES: usize = 64 << 10;
+/// Pieces that wait to be sent.
+const PIECES: usize = 4;
+
+type Piece = Result<pb::SnapshotResponse, Status>;
+
+/// Sends a copy of the store in pieces, as long as someone takes them. Blocks.
+fn send_copy(copy: &backup::Copy, pieces: &mpsc::Sender<Piece>) {
+    let failed =
+        |error: io::Error| Status::internal(format!("landbridge: the store cannot be copied: {error}"));
+    let sent = copy.size_bytes().and_then(|len| {
+        // etcd does not count the checksum, and neither do clients that show how far they are.
+        let remaining = len - backup::HASH_BYTES;
+        let mut out = Pieces { pieces, buffer: BytesMut::new(), remaining };
+        copy.write(&mut out)?;
+        out.flush()
+    });
+    if let Err(error) = sent {
+        // Nobody takes it either if that is what went wrong.
+        drop(pieces.blocking_send(Err(failed(error))));
+    }
+}
+
+/// Cuts what is written into pieces.
+struct Pieces<'a> {
+    pieces: &'a mpsc::Sender<Piece>,
+    buffer: BytesMut,
+    /// Bytes of the store that follow what was sent.
+    remaining: u64,
+}
+
+impl Pieces<'_> {
+    fn send(&mut self, blob: Bytes) -> io::Result<()> {
+        self.remaining = self.remaining.saturating_sub(blob.len() as u64);
+        let (remaining_bytes, version) = (self.remaining, ETCD_VERSION.to_owned());
+        let piece = pb::SnapshotResponse { header: None, remaining_bytes, blob, version };
+        self.pieces.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        // The checksum is a piece of its own, and waits for the end.
+        loop {
+            let len = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(PIECE_BYTES);
+            if len == 0 || self.buffer.len() < len {
+                break;
+            }
+            let piece = self.buffer.split_to(len).freeze();
+            self.send(piece)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let rest = self.buffer.split().freeze();
+        self.send(rest)
+    }
+}
+
+fn alarm_to_proto(alarm: Alarm) -> pb::AlarmMember {
+    let kind = match alarm.kind {
+        AlarmKind::NoSpace => pb::AlarmType::Nospace,
+        AlarmKind::Corrupt => pb::AlarmType::Corrupt,
+    };
+    pb::AlarmMember { member_id: alarm.member_id, alarm: kind.into() }
+}
+
+/// As etcd says it: the text form of the message, with a space behind each field, and without those that are 0.
+fn alarm_to_text(alarm: Alarm) -> String {
+    let member = if alarm.member_id == 0 { String::new() } else { format!("memberID:{} ", alarm.member_id) };
+    let kind = match alarm.kind {
+        AlarmKind::NoSpace => "NOSPACE",
+        AlarmKind::Corrupt => "CORRUPT",
+    };
+    format!("{member}alarm:{kind} ")
+}
 
 impl Service {
     /// Checks that whoever asks may care for the member.
@@ -28,14 +116,33 @@ impl pb::maintenance_server::Maintenance for Service {
             Ok(AlarmAction::Get) => {
                 self.permissions(&Peer::of(request.extensions()))?;
             }
-            // There is none to clear.
-            Ok(AlarmAction::Deactivate) => self.keeper(&request)?,
-            Ok(AlarmAction::Activate) | Err(_) => {
-                self.keeper(&request)?;
-                return Err(status::unimplemented("alarms are not raised by hand"));
-            }
+            Ok(AlarmAction::Activate | AlarmAction::Deactivate) | Err(_) => self.keeper(&request)?,
         }
-        Ok(Response::new(pb::AlarmResponse { header: Some(self.header_now()), alarms: Vec::new() }))
+        let pb::AlarmRequest { action, member_id, alarm } = request.into_inner();
+        // Whatever is not an alarm: all of them as a question, none as a command.
+        let kind = match pb::AlarmType::try_from(alarm) {
+            Ok(pb::AlarmType::None) => None,
+            Ok(pb::AlarmType::Nospace) => Some(AlarmKind::NoSpace),
+            Ok(pb::AlarmType::Corrupt) => Some(AlarmKind::Corrupt),
+            Err(_) => return Err(Status::invalid_argument("landbridge: no such alarm")),
+        };
+        let (header, alarms) = match (AlarmAction::try_from(action), kind) {
+            (Ok(AlarmAction::Get), kind) => {
+                self.engine().read_barrier().await?;
+                let mut alarms = self.engine().alarms();
+                alarms.retain(|alarm| kind.is_none_or(|kind| alarm.kind == kind));
+                (self.header_now(), alarms)
+            }
+            (Ok(action), Some(kind)) => {
+                let alarm = Alarm { kind, member_id };
+                let raised = action == AlarmAction::Activate;
+                let (header, outcome) = self.carry_out(Command::Alarm { alarm, raised }, 0).await?;
+                (header, if matches!(outcome, Outcome::Alarm(true)) { vec![alarm] } else { Vec::new() })
+            }
+            (Ok(_), None) | (Err(_), _) => (self.header_now(), Vec::new()),
+        };
+        let alarms = alarms.into_iter().map(alarm_to_proto).collect();
+        Ok(Response::new(pb::AlarmResponse { header: Some(header), alarms }))
     }
 
     async fn status(
@@ -44,8 +151,11 @@ impl pb::maintenance_server::Maintenance for Service {
     ) -> Result<Response<pb::StatusResponse>, Status> {
         let status = self.engine().status();
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        let errors =
-            if status.leader.is_none() { vec!["etcdserver: no leader".to_owned()] } else { Vec::new() };
+        let no_leader = status.leader.is_none().then(|| "etcdserver: no leader".to_owned());
+        let alarms = self.engine().alarms().into_iter().map(alarm_to_text);
+        let errors = no_leader.into_iter().chain(alarms).collect();
+        // Of the data, as quota is; 0 if there is no limit.
+        let quota = self.engine().quota_bytes().unwrap_or(0);
         let revision = self.engine().read(Store::revision);
         Ok(Response::new(pb::StatusResponse {
             header: Some(self.header_of_term(revision, status.term)),
@@ -57,6 +167,7 @@ impl pb::maintenance_server::Maintenance for Service {
             raft_term: status.term,
             raft_applied_index: status.applied_index,
             errors,
+            db_size_quota: bytes(quota),
             ..pb::StatusResponse::default()
         }))
     }
@@ -100,7 +211,11 @@ impl pb::maintenance_server::Maintenance for Service {
 
     async fn snapshot(&self, request: Request<pb::SnapshotRequest>) -> Result<Response<Snapshots>, Status> {
         self.keeper(&request)?;
-        Err(status::unimplemented("the store cannot be copied this way yet: list its keys"))
+        let (sender, pieces) = mpsc::channel(PIECES);
+        let copy = self.engine().backup();
+        // Ends when nobody takes what it sends, which is when the stream ends at the latest.
+        tokio::task::spawn_blocking(move || send_copy(&copy, &sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(pieces))))
     }
 
     async fn move_leader(

@@ -44,6 +44,11 @@ pub(super) fn no_leader() -> Status {
     Status::unavailable("etcdserver: no leader")
 }
 
+/// There is no room for what a request would write.
+pub(super) fn no_space() -> Status {
+    Status::resource_exhausted("etcdserver: mvcc: database space exceeded")
+}
+
 /// The member is stopping.
 pub(super) fn stopped() -> Status {
     Status::unavailable("etcdserver: server stopped")
@@ -124,6 +129,8 @@ pub(super) fn refused(error: StoreError) -> Status {
         }
         StoreError::Auth(error) => auth_refused(error),
         StoreError::LeaseNotFound => Status::not_found(text),
+        StoreError::NoSpace => Status::resource_exhausted(text),
+        StoreError::Corrupt => Status::data_loss(text),
         StoreError::LeaseExists => Status::failed_precondition(text),
         StoreError::AuthOldRevision
         | StoreError::EmptyKey
@@ -167,6 +174,7 @@ impl From<ProposeError> for Status {
             ProposeError::TimedOut { has_leader: false } => {
                 Self::unavailable("etcdserver: request timed out, possibly due to connection lost")
             }
+            ProposeError::NoSpace => no_space(),
             ProposeError::Stopped => stopped(),
             ProposeError::Io { .. } => unhealthy(),
         }

@@ -39,6 +39,14 @@ pub enum WalError {
         /// The folder of the log.
         path: PathBuf,
     },
+    /// There is no file for a new segment. Nothing is lost.
+    #[error("there is no room for more of the log in {path}: make room on the disk, and it goes on")]
+    NoRoom {
+        /// The folder of the log.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A write or sync failed before, so that what is on disk is unknown.
     #[error("the log takes no more since it failed to write: mend the disk and start the program again")]
     Failed,
@@ -58,10 +66,5 @@ impl WalError {
     /// Adds to an error what was tried on which file.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }
-    }
-
-    /// Whether the disk is full: room made there lets the log go on.
-    pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
     }
 }

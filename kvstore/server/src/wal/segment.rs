@@ -1,15 +1,14 @@
 //! One file of the log.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
-
+use super::WalError;
+use super::disk::{Access, Disk, DiskFile, read_all};
 use super::frame::{self, Rest};
-use super::{WalError, sync_dir};
+use super::spares::{Ready, fill_with_zeros};
+use crate::planted::{PlantedBug, planted};
 
 const MAGIC: [u8; 8] = *b"LBRGWAL\0";
 const FORMAT: u32 = 1;
@@ -17,13 +16,12 @@ const FORMAT: u32 = 1;
 const HEADER_LEN: usize = 64;
 /// The prologue is a frame of this number, which no appended frame has.
 const PROLOGUE_NUMBER: u64 = 0;
-static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// A segment that is open for reading or appending.
 #[derive(Debug)]
 pub(super) struct Segment {
     path: PathBuf,
-    file: File,
+    file: Arc<dyn DiskFile>,
     sequence: u64,
     first_number: u64,
     salt: u64,
@@ -32,13 +30,27 @@ pub(super) struct Segment {
     len: u64,
     /// Kept from frame to frame, so that an append allocates nothing.
     buffer: Vec<u8>,
+    /// How long the last sync took.
+    pub(super) synced_in: Duration,
 }
 
 /// What a segment held when it was opened.
 pub(super) struct Found {
     pub(super) prologue: Vec<u8>,
-    pub(super) payloads: Vec<Vec<u8>>,
+    /// How many frames.
+    pub(super) frames: u64,
     pub(super) torn_bytes: u64,
+}
+
+/// The files of a log.
+#[derive(Default)]
+pub(super) struct Listed {
+    /// The sequences of all segments, in order.
+    pub(super) sequences: Vec<u64>,
+    /// Files that are zeros, or were to become that.
+    pub(super) ready: Vec<PathBuf>,
+    /// Files that may hold anything.
+    pub(super) raw: Vec<PathBuf>,
 }
 
 /// Where a segment is.
@@ -51,61 +63,46 @@ pub(super) fn len_for(prologue_len: usize, frame_len: u64) -> u64 {
     HEADER_LEN as u64 + frame::encoded_len(prologue_len) + frame_len
 }
 
-/// The sequences of all segments in order, and the spare files.
-pub(super) fn list(dir: &Path) -> Result<(Vec<u64>, Vec<PathBuf>), WalError> {
-    let mut sequences = Vec::new();
-    let mut spares = Vec::new();
-    for entry in fs::read_dir(dir).map_err(WalError::io("read", dir))? {
-        let path = entry.map_err(WalError::io("read", dir))?.path();
+/// All files of a log.
+pub(super) fn list(disk: &dyn Disk, dir: &Path) -> Result<Listed, WalError> {
+    let mut listed = Listed::default();
+    for path in disk.list(dir).map_err(WalError::io("read", dir))? {
         let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".wal")) else {
             continue;
         };
-        if name.starts_with("spare-") {
-            spares.push(path);
+        if name.starts_with("ready-") {
+            listed.ready.push(path);
+        } else if name.starts_with("spare-") {
+            listed.raw.push(path);
         } else if name.len() == 16
             && let Ok(sequence) = u64::from_str_radix(name, 16)
         {
-            sequences.push(sequence);
+            listed.sequences.push(sequence);
         }
     }
-    sequences.sort_unstable();
-    Ok((sequences, spares))
+    listed.sequences.sort_unstable();
+    Ok(listed)
 }
 
 /// Turns a segment into a spare file and returns its path.
-pub(super) fn discard(dir: &Path, sequence: u64) -> Result<PathBuf, WalError> {
+pub(super) fn discard(disk: &dyn Disk, dir: &Path, sequence: u64) -> Result<PathBuf, WalError> {
     let (from, spare) = (path(dir, sequence), dir.join(format!("spare-{sequence:016x}.wal")));
-    fs::rename(&from, &spare).map_err(WalError::io("rename", &from))?;
+    disk.rename(&from, &spare).map_err(WalError::io("rename", &from))?;
     Ok(spare)
 }
 
 impl Segment {
-    /// Makes a segment, out of a spare file if there is one of the right length. It has its name only when it is whole.
+    /// Makes a segment out of a file of zeros. It has its name only when it is whole.
     pub(super) fn create(
+        disk: &dyn Disk,
         dir: &Path,
         sequence: u64,
         first_number: u64,
         prologue: &[u8],
-        len: u64,
-        spare: Option<PathBuf>,
+        ready: Ready,
     ) -> Result<Self, WalError> {
         let path = path(dir, sequence);
-        let draft = spare.unwrap_or_else(|| dir.join(format!("spare-{sequence:016x}.wal")));
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&draft);
-        let file = file.map_err(WalError::io("create", &draft))?;
-        let filled =
-            file.metadata().map(|metadata| metadata.len()).map_err(WalError::io("look at", &draft))?;
-        if filled != len {
-            file.set_len(0).map_err(WalError::io("empty", &draft))?;
-            // Room first, so that a full disk is found before the first zero. Not every filesystem can say.
-            match fallocate(&file, FallocateFlags::empty(), 0, len) {
-                Ok(()) | Err(Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(WalError::io("make room in", &draft)(error.into())),
-            }
-        }
-        // Zeros, so that no later write has to mark a block as used, and nothing of a spare's former use is left.
-        fill_with_zeros(&file, 0, len).map_err(WalError::io("write", &draft))?;
+        let Ready { path: draft, file, len } = ready;
         // Its only use is to differ from what a client could have put into the file.
         let salt = fastrand::u64(..);
         let mut segment = Self {
@@ -117,23 +114,28 @@ impl Segment {
             end: HEADER_LEN as u64,
             len,
             buffer: Vec::new(),
+            synced_in: Duration::ZERO,
         };
         segment.file.write_all_at(&segment.header(), 0).map_err(WalError::io("write", &draft))?;
         segment.write(PROLOGUE_NUMBER, prologue).map_err(WalError::io("write", &draft))?;
         segment.file.sync_all().map_err(WalError::io("sync", &draft))?;
-        fs::rename(&draft, &segment.path).map_err(WalError::io("rename", &draft))?;
-        sync_dir(dir)?;
+        disk.rename(&draft, &segment.path).map_err(WalError::io("rename", &draft))?;
+        super::sync_dir(disk, dir)?;
         Ok(segment)
     }
 
-    /// Opens a segment and reads what it holds. Only the last one may end in a torn frame.
-    pub(super) fn recover(dir: &Path, sequence: u64, is_last: bool) -> Result<(Self, Found), WalError> {
+    /// Opens a segment and shows what it holds, frame by frame. Only the last one may end in a torn frame.
+    pub(super) fn recover(
+        disk: &dyn Disk,
+        dir: &Path,
+        sequence: u64,
+        is_last: bool,
+        visit: &mut dyn FnMut(u64, &[u8]),
+    ) -> Result<(Self, Found), WalError> {
         let path = path(dir, sequence);
         let damaged = |offset| WalError::Damaged { path: path.clone(), offset };
-        let mut file =
-            OpenOptions::new().read(true).write(true).open(&path).map_err(WalError::io("open", &path))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(WalError::io("read", &path))?;
+        let file = disk.open(&path, Access::Change).map_err(WalError::io("open", &path))?;
+        let bytes = read_all(&*file).map_err(WalError::io("read", &path))?;
         let Some((header, body)) = bytes.split_first_chunk::<HEADER_LEN>() else { return Err(damaged(0)) };
         let (salt, first_number) = match Header::decode(header) {
             Some(Header { format, .. }) if format != FORMAT => {
@@ -150,12 +152,13 @@ impl Segment {
         let end = start + scan.end as u64;
         let torn_bytes = match scan.rest {
             Rest::Empty => 0,
+            Rest::Torn(_) if is_last && planted(PlantedBug::TornTailKept) => 0,
             Rest::Torn(written) if is_last => (written - scan.end) as u64,
             Rest::Torn(_) | Rest::Damaged => return Err(damaged(end)),
         };
         let len = bytes.len() as u64;
         if torn_bytes > 0 {
-            fill_with_zeros(&file, end, end + torn_bytes).map_err(WalError::io("write", &path))?;
+            fill_with_zeros(&*file, end, end + torn_bytes).map_err(WalError::io("write", &path))?;
         }
         if is_last {
             // The process may have died between the write of the last frame and its sync, or after a sync that failed:
@@ -166,9 +169,14 @@ impl Segment {
             file.write_all_at(frame, end - last).map_err(WalError::io("write", &path))?;
             file.sync_all().map_err(WalError::io("sync", &path))?;
         }
-        let payloads = scan.payloads.iter().map(|payload| payload.to_vec()).collect();
-        let found = Found { prologue, payloads, torn_bytes };
-        Ok((Self { path, file, sequence, first_number, salt, end, len, buffer: Vec::new() }, found))
+        let frames = scan.payloads.len() as u64;
+        for (number, payload) in (first_number..).zip(scan.payloads) {
+            visit(number, payload);
+        }
+        let found = Found { prologue, frames, torn_bytes };
+        let buffer = Vec::new();
+        let synced_in = Duration::ZERO;
+        Ok((Self { path, file, sequence, first_number, salt, end, len, buffer, synced_in }, found))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -184,6 +192,16 @@ impl Segment {
         self.first_number
     }
 
+    /// Its length in bytes, whatever it holds.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Bytes that are left for frames.
+    pub(super) fn left(&self) -> u64 {
+        self.len - self.end
+    }
+
     pub(super) fn has_room_for(&self, frame_len: u64) -> bool {
         self.end + frame_len <= self.len
     }
@@ -191,7 +209,12 @@ impl Segment {
     /// Writes a frame and waits until it is on disk.
     pub(super) fn append(&mut self, number: u64, payload: &[u8]) -> Result<(), WalError> {
         self.write(number, payload).map_err(WalError::io("write", &self.path))?;
-        self.file.sync_data().map_err(WalError::io("sync", &self.path))
+        let began = Instant::now();
+        if !planted(PlantedBug::ReplyBeforeFsync) {
+            self.file.sync_data().map_err(WalError::io("sync", &self.path))?;
+        }
+        self.synced_in = began.elapsed();
+        Ok(())
     }
 
     fn write(&mut self, number: u64, payload: &[u8]) -> std::io::Result<()> {
@@ -237,14 +260,4 @@ impl Header {
             Self { format: short(8)?, salt: number(16)?, sequence: number(24)?, first_number: number(32)? };
         whole.then_some(header)
     }
-}
-
-fn fill_with_zeros(file: &File, from: u64, to: u64) -> std::io::Result<()> {
-    let mut at = from;
-    while at < to {
-        let len = usize::try_from(to - at).unwrap_or(usize::MAX).min(ZEROS.len());
-        file.write_all_at(&ZEROS[..len], at)?;
-        at += len as u64;
-    }
-    Ok(())
 }

@@ -9,7 +9,7 @@ use prost::Message;
 use super::auth::{auth_command_from_proto, auth_command_to_proto};
 use super::proto::{self, command, compare, key_range, op, sort};
 use super::{DecodeError, required};
-use crate::engine::Command;
+use crate::engine::{Alarm, AlarmKind, Command};
 
 pub(super) fn command_to_proto(command: &Command) -> proto::Command {
     let command = match command {
@@ -29,6 +29,10 @@ pub(super) fn command_to_proto(command: &Command) -> proto::Command {
                 client_urls: client_urls.clone(),
             })
         }
+        Command::Alarm { alarm, raised } => command::Command::Alarm(proto::AlarmChange {
+            alarm: Some(alarm_to_proto(*alarm)),
+            raised: *raised,
+        }),
     };
     proto::Command { command: Some(command) }
 }
@@ -47,7 +51,28 @@ pub(super) fn command_from_proto(command: proto::Command) -> Result<Command, Dec
         command::Command::MemberAttributes(proto::MemberAttributes { member_id, name, client_urls }) => {
             Command::MemberAttributes { member_id, name, client_urls }
         }
+        command::Command::Alarm(change) => {
+            let alarm = alarm_from_proto(required(change.alarm, "the alarm to change")?)?;
+            Command::Alarm { alarm, raised: change.raised }
+        }
     })
+}
+
+pub(super) fn alarm_to_proto(alarm: Alarm) -> proto::Alarm {
+    let kind = match alarm.kind {
+        AlarmKind::NoSpace => proto::alarm::Kind::NoSpace,
+        AlarmKind::Corrupt => proto::alarm::Kind::Corrupt,
+    };
+    proto::Alarm { kind: kind.into(), member_id: alarm.member_id }
+}
+
+pub(super) fn alarm_from_proto(alarm: proto::Alarm) -> Result<Alarm, DecodeError> {
+    let kind = match alarm.kind() {
+        proto::alarm::Kind::Unspecified => return Err(DecodeError::Unknown { what: "the kind of an alarm" }),
+        proto::alarm::Kind::NoSpace => AlarmKind::NoSpace,
+        proto::alarm::Kind::Corrupt => AlarmKind::Corrupt,
+    };
+    Ok(Alarm { kind, member_id: alarm.member_id })
 }
 
 /// The lease of a number that has to name one.
@@ -354,6 +379,10 @@ mod tests {
             any_lease().prop_map(|id| Command::LeaseRevoke { id }),
             any::<(u64, String, Vec<String>)>().prop_map(|(member_id, name, client_urls)| {
                 Command::MemberAttributes { member_id, name, client_urls }
+            }),
+            (any::<bool>(), any::<u64>(), any::<bool>()).prop_map(|(full, member_id, raised)| {
+                let kind = if full { AlarmKind::NoSpace } else { AlarmKind::Corrupt };
+                Command::Alarm { alarm: Alarm { kind, member_id }, raised }
             }),
         ]
     }

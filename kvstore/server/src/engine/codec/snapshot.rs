@@ -8,10 +8,11 @@ use landbridge_kvstore_store::{Event, KeyValue, StorePart};
 use prost::Message;
 
 use super::auth::{auth_from_proto, auth_to_proto};
-use super::command::lease_id;
+use super::command::{alarm_from_proto, alarm_to_proto, lease_id};
 use super::log::{log_id_from_proto, log_id_to_proto, membership_from_proto, membership_to_proto};
 use super::proto::{self, snapshot_block, snapshot_part};
 use super::{DecodeError, required};
+use crate::engine::alarms::Alarms;
 use crate::engine::members::{Attributes, Members};
 use crate::engine::types::{LogId, Membership, StoredMembership};
 
@@ -24,6 +25,7 @@ pub(in crate::engine) struct Head {
     pub(in crate::engine) membership: StoredMembership,
     pub(in crate::engine) auth: Arc<AuthStore>,
     pub(in crate::engine) members: Members,
+    pub(in crate::engine) alarms: Alarms,
 }
 
 /// A block of a snapshot.
@@ -43,6 +45,7 @@ pub(in crate::engine) fn encode_head(head: &Head) -> Vec<u8> {
         membership: Some(membership_to_proto(head.membership.membership())),
         auth: Some(auth_to_proto(&head.auth)),
         members: Some(members_to_proto(&head.members)),
+        alarms: head.alarms.iter().map(alarm_to_proto).collect(),
     }))
 }
 
@@ -67,6 +70,7 @@ pub(in crate::engine) fn decode_block(bytes: &[u8]) -> Result<Block, DecodeError
             Block::Head(Head {
                 cluster_id: head.cluster_id,
                 last_applied: head.last_applied.map(log_id_from_proto),
+                alarms: head.alarms.into_iter().map(alarm_from_proto).collect::<Result<_, _>>()?,
                 membership: StoredMembership::new(head.membership_log_id.map(log_id_from_proto), membership),
                 auth: Arc::new(auth_from_proto(head.auth)),
                 members: head.members.map(members_from_proto).unwrap_or_default(),

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use tokio_util::sync::CancellationToken;
+
 use super::writer::{Frame, Next};
 use super::{Failure, MemoryLog, SharedLog, Writer};
 use crate::engine::codec::{DecodeError, Durable, Record, decode_frame, decode_prologue};
+use crate::engine::counters::Counters;
 use crate::engine::identity::Identity;
 use crate::engine::types::Entry;
-use crate::wal::{Recovery, Wal};
+use crate::wal::Wal;
 
 /// Why frames that are whole are no log.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,47 +34,77 @@ pub(in crate::engine) struct Recovered {
     frames: VecDeque<Frame>,
 }
 
-/// Replays what was found.
-pub(in crate::engine) fn recover(
-    recovery: &Recovery,
-    prologue_of_new: &[u8],
-) -> Result<Recovered, ReplayError> {
-    let prologue = recovery.prologue.as_deref().unwrap_or(prologue_of_new);
-    let (identity, mut durable) = decode_prologue(prologue).map_err(ReplayError::Prologue)?;
-    let mut entries: BTreeMap<u64, Entry> = BTreeMap::new();
-    let mut frames = VecDeque::new();
-    for found in &recovery.frames {
-        let number = found.number;
-        let records = decode_frame(&found.payload).map_err(|source| ReplayError::Frame { number, source })?;
+/// Replays frames as they are found, so that they are never in memory together.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Replay {
+    /// What the frames say, without the prologue.
+    said: Durable,
+    entries: BTreeMap<u64, Entry>,
+    frames: VecDeque<Frame>,
+    /// The first thing that made no sense.
+    error: Option<ReplayError>,
+}
+
+impl Replay {
+    /// Takes the next frame.
+    pub(in crate::engine) fn frame(&mut self, number: u64, payload: &[u8]) {
+        if self.error.is_some() {
+            return;
+        }
+        let records = match decode_frame(payload) {
+            Ok(records) => records,
+            Err(source) => {
+                self.error = Some(ReplayError::Frame { number, source });
+                return;
+            }
+        };
         let mut last_index = None;
         for record in records {
             match record {
-                Record::Vote(vote) => durable.vote = Some(vote),
+                Record::Vote(vote) => self.said.vote = Some(vote),
                 Record::Entry(entry) => {
                     last_index = last_index.max(Some(entry.log_id.index));
-                    entries.insert(entry.log_id.index, entry);
+                    self.entries.insert(entry.log_id.index, entry);
                 }
                 Record::TruncateAfter(last) => {
-                    entries.split_off(&last.map_or(0, |last| last.index + 1));
+                    self.entries.split_off(&last.map_or(0, |last| last.index.saturating_add(1)));
                 }
-                Record::Purged(purged) => durable.purged = Some(purged),
-                Record::Committed(committed) => durable.committed = Some(committed),
+                Record::Purged(purged) => {
+                    self.said.purged = Some(purged);
+                    self.entries = self.entries.split_off(&purged.index.saturating_add(1));
+                }
+                Record::Committed(committed) => self.said.committed = Some(committed),
             }
         }
-        frames.push_back(Frame { number, last_index, bytes: found.payload.len() as u64 });
+        self.frames.push_back(Frame { number, last_index, bytes: payload.len() as u64 });
     }
-    let first = durable.purged.map_or(0, |purged| purged.index + 1);
-    let entries = entries.split_off(&first);
-    if let Some((index, _)) = (first..).zip(entries.keys()).find(|(expected, found)| expected != *found) {
-        return Err(ReplayError::Gap { index });
+
+    /// The log that all frames make, behind the prologue of the oldest segment.
+    pub(in crate::engine) fn finish(self, prologue: &[u8]) -> Result<Recovered, ReplayError> {
+        let (identity, before) = decode_prologue(prologue).map_err(ReplayError::Prologue)?;
+        let Self { said, entries, frames, error } = self;
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let durable = Durable {
+            vote: said.vote.or(before.vote),
+            purged: said.purged.or(before.purged),
+            committed: said.committed.or(before.committed),
+        };
+        let mut entries = entries;
+        let first = durable.purged.map_or(0, |purged| purged.index.saturating_add(1));
+        let entries = entries.split_off(&first);
+        if let Some((index, _)) = (first..).zip(entries.keys()).find(|(expected, found)| expected != *found) {
+            return Err(ReplayError::Gap { index });
+        }
+        let log = MemoryLog {
+            entries: entries.into_values().collect(),
+            purged: durable.purged,
+            vote: durable.vote,
+            committed: durable.committed,
+        };
+        Ok(Recovered { identity, log, durable, frames })
     }
-    let log = MemoryLog {
-        entries: entries.into_values().collect(),
-        purged: durable.purged,
-        vote: durable.vote,
-        committed: durable.committed,
-    };
-    Ok(Recovered { identity, log, durable, frames })
 }
 
 impl Recovered {
@@ -94,7 +127,14 @@ pub(in crate::engine) struct WriterState {
 
 impl WriterState {
     /// The writer of `log`.
-    pub(in crate::engine) fn writer(self, wal: Wal, log: SharedLog, failure: Failure) -> Writer {
+    pub(in crate::engine) fn writer(
+        self,
+        wal: Wal,
+        log: SharedLog,
+        failure: Failure,
+        counters: Arc<Counters>,
+        stop: CancellationToken,
+    ) -> Writer {
         let needed_bytes = self.frames.iter().map(|frame| frame.bytes).sum();
         Writer {
             wal,
@@ -105,6 +145,8 @@ impl WriterState {
             next: Next::default(),
             log,
             failure,
+            counters,
+            stop,
             needed_bytes: Arc::new(AtomicU64::new(needed_bytes)),
         }
     }
@@ -115,7 +157,6 @@ mod tests {
     use super::*;
     use crate::engine::codec::{encode_prologue, encode_record};
     use crate::engine::types::{LogId, Payload, Vote};
-    use crate::wal;
 
     const IDENTITY: Identity = Identity { cluster_id: 7, member_id: 8 };
 
@@ -128,19 +169,15 @@ mod tests {
     }
 
     fn replayed(durable: &Durable, frames: &[&[Record]]) -> Result<Recovered, ReplayError> {
-        let frame = |(number, records): (u64, &&[Record])| {
+        let mut replay = Replay::default();
+        for (number, records) in (5..).zip(frames) {
             let mut payload = Vec::new();
             for record in *records {
                 encode_record(record, &mut payload);
             }
-            wal::Recovered { number, payload }
-        };
-        let recovery = Recovery {
-            prologue: Some(encode_prologue(IDENTITY, durable)),
-            frames: (5..).zip(frames).map(frame).collect(),
-            torn_bytes: 0,
-        };
-        recover(&recovery, b"")
+            replay.frame(number, &payload);
+        }
+        replay.finish(&encode_prologue(IDENTITY, durable))
     }
 
     #[test]

@@ -6,17 +6,24 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::{Callback, Done, Failure, SharedLog, Write};
 use crate::engine::codec::{Durable, Record, encode_entry, encode_prologue, encode_record};
+use crate::engine::counters::Counters;
 use crate::engine::identity::Identity;
+use crate::wal::disk::is_full;
 use crate::wal::{Wal, WalError};
 
 /// Bytes of records from which on a frame takes no more, so that one is not as large as all that waits.
 const FRAME_BYTES: usize = 4 << 20;
+
+/// How long to wait before a full disk is asked again.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a frame that is on disk holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +49,9 @@ pub(in crate::engine) struct Writer {
     pub(super) next: Next,
     pub(super) log: SharedLog,
     pub(super) failure: Failure,
+    pub(super) counters: Arc<Counters>,
+    /// Ends the wait for room.
+    pub(super) stop: CancellationToken,
     /// Bytes of frames that are still needed.
     pub(super) needed_bytes: Arc<AtomicU64>,
 }
@@ -100,6 +110,17 @@ impl Writer {
             self.write_frame();
         }
         self.wal
+    }
+
+    /// Writes one thing at once, in the thread of whoever asks.
+    #[cfg(test)]
+    pub(in crate::engine) fn write_now(&mut self, write: Write) {
+        if self.next.durable == Durable::default() {
+            self.next.durable = self.written;
+            self.next.last_index = self.last_index;
+        }
+        self.take(write);
+        self.write_frame();
     }
 
     fn take(&mut self, write: Write) {
@@ -171,7 +192,21 @@ impl Writer {
         self.note_committed();
         let payload = mem::take(&mut self.next.buffer);
         let (identity, written) = (self.identity, self.written);
-        match self.wal.append(&payload, || encode_prologue(identity, &written)) {
+        let mut waits = false;
+        let appended = loop {
+            match self.wal.append(&payload, || encode_prologue(identity, &written)) {
+                // What openraft has taken is not lost: it waits until there is room. Nothing new is taken meanwhile.
+                Err(WalError::NoRoom { source, .. }) if is_full(&source) && !self.stop.is_cancelled() => {
+                    if !mem::replace(&mut waits, true) {
+                        warn!(%source, "the disk is full: the log waits for room");
+                    }
+                    std::thread::sleep(ROOM_PAUSE);
+                }
+                outcome => break outcome,
+            }
+        };
+        self.counters.synced(self.wal.synced_in(), payload.len());
+        match appended {
             Ok(number) => {
                 let bytes = payload.len() as u64;
                 self.frames.push_back(Frame { number, last_index: self.next.highest_index.take(), bytes });
@@ -230,9 +265,11 @@ mod tests {
 
     use super::FRAME_BYTES;
     use crate::engine::batch::Batch;
-    use crate::engine::open::{Found, recover_data};
+    use crate::engine::open::{Found, Surroundings, recover_data};
     use crate::engine::types::{Entry, Flushed, LogId, Payload, Proposal, TypeConfig};
-    use crate::engine::{Command, EngineOptions, log::Failure};
+    use crate::engine::{Command, EngineOptions};
+    use crate::wal::Making;
+    use crate::wal::disk::RealDisk;
 
     /// An entry that puts a value of so many bytes.
     fn entry(index: u64, len: usize) -> Entry {
@@ -241,10 +278,15 @@ mod tests {
         Entry { log_id: LogId::new_term_index(1, index), payload }
     }
 
+    fn recover(options: &EngineOptions) -> Found {
+        let disk = Arc::new(RealDisk);
+        recover_data(options, disk, Making::WhenNeeded, &Surroundings::default()).unwrap()
+    }
+
     /// The number of frames that puts of so many bytes make, if all of them wait for the disk at once.
     async fn frames(values: impl IntoIterator<Item = usize>) -> u64 {
         let dir = tempfile::tempdir().unwrap();
-        let found = recover_data(&EngineOptions::new(dir.path()), Failure::default()).unwrap();
+        let found = recover(&EngineOptions::new(dir.path()));
         let Found { mut log, writer, queue, .. } = found;
         for (index, len) in (0..).zip(values) {
             log.append([entry(index, len)], Flushed::noop()).await.unwrap();
@@ -265,7 +307,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut options = EngineOptions::new(dir.path());
         options.wal.segment_bytes = 1 << 16;
-        let found = recover_data(&options, Failure::default()).unwrap();
+        let found = recover(&options);
         let Found { mut log, writer, queue, .. } = found;
         // A large frame takes a segment of its own, which can no longer be made.
         std::fs::remove_dir_all(dir.path().join("wal")).unwrap();
