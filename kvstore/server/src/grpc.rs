@@ -17,6 +17,7 @@ mod convert;
 mod election;
 mod key_value;
 mod kv;
+mod learner;
 mod lease;
 mod lock;
 mod maintenance;

@@ -84,7 +84,9 @@ impl Api {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<StdError> + Send + 'static,
     {
-        if let Err(refusal) = self.service.admit(request.headers()) {
+        let path = request.uri().path();
+        let admitted = self.service.check_learner(path).and_then(|()| self.service.admit(request.headers()));
+        if let Err(refusal) = admitted {
             return Box::pin(ready(Ok(refusal.into_http())));
         }
         let mut peer = Peer::of(request.extensions());
@@ -92,15 +94,6 @@ impl Api {
         request.extensions_mut().insert(peer);
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         let service = service.map(|(service, _)| service);
-        // Of these, learners do a part; what is no API of etcd's is about the member itself.
-        let is_for_all = matches!(service, Some("etcdserverpb.KV" | "etcdserverpb.Maintenance"))
-            || !service
-                .is_some_and(|service| service.starts_with("etcdserverpb.") || service.starts_with("v3"));
-        if let Err(refusal) = self.service.refuse_of_learner()
-            && !is_for_all
-        {
-            return Box::pin(ready(Ok(refusal.into_http())));
-        }
         match service {
             Some("etcdserverpb.KV") => self.kv.clone().call(request),
             Some("etcdserverpb.Watch") => self.watch.clone().call(request),

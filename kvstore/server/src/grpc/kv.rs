@@ -21,7 +21,6 @@ impl Service {
         command: Command,
         version: u64,
     ) -> Result<(pb::ResponseHeader, Outcome), Status> {
-        self.refuse_of_learner()?;
         let applied = self.engine().propose_as(command, version).await?;
         let Applied { outcome, revision, term } = applied;
         Ok((self.header_of_term(revision, term), outcome.map_err(status::refused)?))
@@ -81,10 +80,8 @@ impl pb::kv_server::Kv for Service {
         let peer = Peer::of(request.extensions());
         let request = request.into_inner();
         let serializable = request.serializable;
+        self.check_learner_range(serializable)?;
         let request = convert::range(&request)?;
-        if !serializable {
-            self.refuse_of_learner()?;
-        }
         let check = |permissions: &Permissions| permissions.read(&request.range);
         let permissions = self.permitted(&peer, check).await?;
         let permissions = self.confirm(&peer, permissions, serializable, check).await?;
@@ -135,7 +132,6 @@ impl pb::kv_server::Kv for Service {
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        self.refuse_of_learner()?;
         let peer = Peer::of(request.extensions());
         let request = request.into_inner();
         self.check_size(&request)?;

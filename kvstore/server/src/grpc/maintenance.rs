@@ -168,6 +168,7 @@ impl pb::maintenance_server::Maintenance for Service {
             raft_applied_index: status.applied_index,
             errors,
             db_size_quota: bytes(quota),
+            is_learner: self.engine().is_learner(),
             ..pb::StatusResponse::default()
         }))
     }

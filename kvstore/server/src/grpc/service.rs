@@ -145,11 +145,6 @@ impl Service {
         &self.0.tracker
     }
 
-    /// Fails on a learner, which has a copy of the data and nothing to say.
-    pub(super) fn refuse_of_learner(&self) -> Result<(), Status> {
-        if self.0.engine.is_learner() { Err(status::not_for_learners()) } else { Ok(()) }
-    }
-
     pub(super) fn engine(&self) -> &Engine {
         &self.0.engine
     }

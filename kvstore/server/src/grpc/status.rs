@@ -83,9 +83,9 @@ fn timed_out() -> Status {
     Status::unavailable("etcdserver: request timed out")
 }
 
-/// What a learner does not do.
+/// What a learner does not do. The code is that of etcd 3.5, with which clients go on to another member; 3.6 has another.
 pub(super) fn not_for_learners() -> Status {
-    Status::failed_precondition("etcdserver: rpc not supported for learner")
+    Status::unavailable("etcdserver: rpc not supported for learner")
 }
 
 impl From<MemberError> for Status {

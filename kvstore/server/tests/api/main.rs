@@ -6,6 +6,7 @@ mod access;
 mod etcdctl;
 mod hash;
 mod http;
+mod learner;
 mod listen;
 mod ours;
 mod pki;
