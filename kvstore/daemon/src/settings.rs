@@ -43,7 +43,7 @@ impl Settings {
 
 /// What works in etcd, and not here until it is made.
 fn not_yet(values: &Values) -> Result<Vec<String>> {
-    const NOT_YET: [&str; 8] = [
+    const NOT_YET: [&str; 7] = [
         "quota-backend-bytes",
         "max-concurrent-streams",
         "grpc-keepalive-min-time",
@@ -51,18 +51,10 @@ fn not_yet(values: &Values) -> Result<Vec<String>> {
         "grpc-keepalive-timeout",
         "listen-metrics-urls",
         "metrics",
-        "listen-peer-urls",
     ];
     if values.text("auto-compaction-mode") == "revision" && values.text("auto-compaction-retention") != "0" {
         bail!("--auto-compaction-mode=revision is not supported yet: use periodic");
     }
-    let members = cluster::of(values)?.initial;
-    ensure!(
-        members.len() <= 1
-            && values.text("initial-cluster-state") == "new"
-            && !values.switch("force-new-cluster"),
-        "a cluster of more than one member is not supported yet: leave out --initial-cluster"
-    );
     let changed = values.changed().map(|(flag, _)| flag.name).filter(|name| NOT_YET.contains(name));
     Ok(changed.map(|name| format!("--{name} is not supported yet, and has no effect")).collect())
 }
