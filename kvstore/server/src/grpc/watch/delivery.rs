@@ -7,6 +7,7 @@ use landbridge_kvstore_store::{Event, KeyValue, WatchBatch};
 
 use super::super::convert;
 use super::super::proto::mvccpb;
+use crate::planted::{PlantedBug, planted};
 
 /// About what an event takes besides keys and values: numbers, tags and lengths.
 const EVENT_BYTES: usize = 64;
@@ -49,6 +50,9 @@ impl Delivery {
             let size = size(event, previous.as_ref());
             if !events.is_empty() && bytes + size > limit && (self.fragment || !same_revision) {
                 break;
+            }
+            if planted(PlantedBug::RevisionSplit) && same_revision {
+                return Some(Part { events, revision: last_revision, fragment: false });
             }
             bytes += size;
             last_revision = event.revision();

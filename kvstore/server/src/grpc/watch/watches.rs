@@ -26,6 +26,7 @@ use super::delivery::Delivery;
 use super::hub::{Link, Registration};
 use crate::access::{AccessError, Permissions};
 use crate::engine::Engine;
+use crate::planted::{PlantedBug, planted};
 
 /// Stands for the whole stream, or for a watch that could not be made.
 pub(super) const NO_WATCH: i64 = -1;
@@ -289,10 +290,16 @@ impl Watches {
                 continue;
             }
             let Pace::UpToDate(found) = &mut watch.pace else { continue };
+            if planted(PlantedBug::EventDropped) && event.revision() % 3 == 0 {
+                continue;
+            }
             if found.is_empty() {
                 self.with_found += 1;
                 watch.due = true;
                 self.due.push_back(id);
+            }
+            if planted(PlantedBug::EventRepeated) && event.revision() % 3 == 0 {
+                found.push(event.clone());
             }
             found.push(event);
         }
