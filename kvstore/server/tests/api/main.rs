@@ -15,3 +15,4 @@ mod shutdown;
 mod store;
 mod suite;
 mod tls;
+mod users;

@@ -243,7 +243,6 @@ impl Ours {
     }
 
     /// A store that has users and roles of its own.
-    #[expect(dead_code, reason = "for the suite of users, which comes next")]
     pub(crate) async fn start_with_users(dir: TempDir, options: AuthOptions, tls: Option<TlsFiles>) -> Self {
         Self::start_as(dir, Access::Store(options), tls, ServiceSettings::default()).await
     }
