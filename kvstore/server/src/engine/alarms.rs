@@ -18,6 +18,16 @@ pub enum AlarmKind {
     Corrupt,
 }
 
+impl AlarmKind {
+    /// As etcd calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoSpace => "NOSPACE",
+            Self::Corrupt => "CORRUPT",
+        }
+    }
+}
+
 /// Something wrong with a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Alarm {

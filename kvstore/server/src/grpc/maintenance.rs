@@ -94,11 +94,7 @@ fn alarm_to_proto(alarm: Alarm) -> pb::AlarmMember {
 /// As etcd says it: the text form of the message, with a space behind each field, and without those that are 0.
 fn alarm_to_text(alarm: Alarm) -> String {
     let member = if alarm.member_id == 0 { String::new() } else { format!("memberID:{} ", alarm.member_id) };
-    let kind = match alarm.kind {
-        AlarmKind::NoSpace => "NOSPACE",
-        AlarmKind::Corrupt => "CORRUPT",
-    };
-    format!("{member}alarm:{kind} ")
+    format!("{member}alarm:{} ", alarm.kind.name())
 }
 
 impl Service {

@@ -35,9 +35,8 @@ impl Service {
         Ok(())
     }
 
-    /// What is wrong with the store, by etcd's names: `NOSPACE`, `CORRUPT`.
-    #[expect(clippy::unused_self, reason = "no alarm is raised yet")]
+    /// What is wrong with the store, by etcd's names: `NOSPACE`, `CORRUPT`; once for each member that has it.
     pub(crate) fn active_alarms(&self) -> Vec<&'static str> {
-        Vec::new()
+        self.engine().alarms().into_iter().map(|alarm| alarm.kind.name()).collect()
     }
 }

@@ -5,6 +5,7 @@
 mod access;
 mod etcdctl;
 mod hash;
+mod health;
 mod http;
 mod learner;
 mod listen;
