@@ -168,9 +168,9 @@ impl Engine {
         if refused || room.is_short() {
             return Err(ProposeError::NoSpace);
         }
-        counters.proposals_pending.add(1);
+        let pending = counters.proposals_pending.hold();
         let answer = timeout(self.patience(), proposals.propose(Request { command, auth_revision })).await;
-        counters.proposals_pending.sub(1);
+        drop(pending);
         let Ok(answer) = answer else {
             counters.proposals_failed.add(1);
             return Err(ProposeError::TimedOut { has_leader: self.leader().is_some() });

@@ -1,7 +1,15 @@
 //! What an engine has done since its start, as numbers that anyone may read while it works.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use landbridge_kvstore_store::{OpResult, TxnResponse};
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio_util::sync::CancellationToken;
+
+use super::Outcome;
+use super::types::ServerMetrics;
 
 /// The upper bounds of the buckets of durations in seconds, as etcd has them for its log: 1 ms, and twice as much each time.
 pub const SYNC_BUCKETS: [f64; 14] =
@@ -22,9 +30,76 @@ impl Counter {
         self.0.fetch_sub(less, Ordering::Relaxed);
     }
 
+    /// Adds one as long as what this returns is there, however that ends.
+    pub(super) fn hold(&self) -> Held<'_> {
+        self.add(1);
+        Held(self)
+    }
+
     /// What it says now.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One of what is counted while it lasts.
+#[derive(Debug)]
+pub(super) struct Held<'a>(&'a Counter);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.sub(1);
+    }
+}
+
+/// Operations on keys, those of transactions included. As in etcd, what failed is not counted.
+#[derive(Debug, Default)]
+pub struct Operations {
+    /// Puts; etcd's `etcd_mvcc_put_total`.
+    pub puts: Counter,
+    /// Deletions, however many keys each found; etcd's `etcd_mvcc_delete_total`.
+    pub deletes: Counter,
+    /// Reads; etcd's `etcd_mvcc_range_total`.
+    pub ranges: Counter,
+    /// Transactions of more than one operation; etcd's `etcd_mvcc_txn_total`.
+    pub txns: Counter,
+}
+
+impl Operations {
+    /// Notes what a command did.
+    pub(super) fn note(&self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Put(_) => self.puts.add(1),
+            Outcome::DeleteRange(_) => self.deletes.add(1),
+            Outcome::Txn(response) => self.note_txn(response),
+            Outcome::Compacted
+            | Outcome::LeaseGranted
+            | Outcome::LeaseRevoked
+            | Outcome::Auth(_)
+            | Outcome::MemberPublished
+            | Outcome::Alarm(_) => {}
+        }
+    }
+
+    /// Notes what a transaction did.
+    pub fn note_txn(&self, response: &TxnResponse) {
+        if self.note_branch(response) > 1 {
+            self.txns.add(1);
+        }
+    }
+
+    /// Notes the operations of a branch, and tells how many there were.
+    fn note_branch(&self, response: &TxnResponse) -> u64 {
+        let note = |result: &OpResult| {
+            match result {
+                OpResult::Range(_) => self.ranges.add(1),
+                OpResult::Put(_) => self.puts.add(1),
+                OpResult::Delete(_) => self.deletes.add(1),
+                OpResult::Txn(inner) => return self.note_branch(inner),
+            }
+            1
+        };
+        response.responses.iter().map(|response| note(&response.result)).sum()
     }
 }
 
@@ -63,6 +138,11 @@ pub struct Counters {
     pub proposals_pending: Counter,
     /// Requests that were not taken, or of which it is not known; etcd's `etcd_server_proposals_failed_total`.
     pub proposals_failed: Counter,
+    /// How often this member saw another one lead than before, or one where none did; etcd's
+    /// `etcd_server_leader_changes_seen_total`.
+    pub leader_changes: Counter,
+    /// What was done with keys.
+    pub operations: Operations,
     /// Requests that were applied, whoever made them.
     pub requests_applied: Counter,
     /// About how many bytes these requests have, keys and values.
@@ -85,9 +165,69 @@ impl Counters {
     }
 }
 
+/// Counts the leaders that this member sees, until `stop`. Leaders that come and go before it looks are not seen.
+pub(super) async fn count_leaders(
+    mut metrics: ServerMetrics,
+    counters: Arc<Counters>,
+    stop: CancellationToken,
+) {
+    let counting = async {
+        let mut last = None;
+        loop {
+            let leader = metrics.borrow_watched().current_leader;
+            if leader.is_some() && leader != last {
+                counters.leader_changes.add(1);
+            }
+            last = leader;
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = counting => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use landbridge_kvstore_store::{DeleteResponse, OpResponse, PutResponse, RangeResponse};
+
     use super::*;
+
+    #[test]
+    fn a_transaction_is_one_from_two_operations_on_and_its_operations_count() {
+        let response = |results: Vec<OpResult>| TxnResponse {
+            succeeded: true,
+            responses: results.into_iter().map(|result| OpResponse { revision: 2, result }).collect(),
+        };
+        let put = || OpResult::Put(PutResponse::default());
+        let operations = Operations::default();
+        for outcome in [
+            Outcome::Put(PutResponse::default()),
+            Outcome::Compacted,
+            Outcome::Txn(response(vec![put()])),
+            Outcome::Txn(response(Vec::new())),
+            Outcome::Txn(response(vec![
+                OpResult::Range(RangeResponse::default()),
+                OpResult::Txn(response(vec![put(), OpResult::Delete(DeleteResponse::default())])),
+            ])),
+        ] {
+            operations.note(&outcome);
+        }
+        let Operations { puts, deletes, ranges, txns } = &operations;
+        assert_eq!([puts, deletes, ranges, txns].map(Counter::get), [3, 1, 1, 1]);
+    }
+
+    #[test]
+    fn what_is_under_way_is_no_longer_counted_when_it_is_given_up() {
+        let pending = Counter::default();
+        let (one, other) = (pending.hold(), pending.hold());
+        assert_eq!(pending.get(), 2);
+        drop((one, other));
+        assert_eq!(pending.get(), 0);
+    }
 
     #[test]
     fn a_duration_is_counted_in_the_first_bucket_that_holds_it() {

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::batch::Request;
 use super::bootstrap::{founders, identify};
 use super::codec::{Durable, encode_prologue};
-use super::counters::Counters;
+use super::counters::{Counters, count_leaders};
 use super::error::task_failed;
 use super::forward::ToLeader;
 use super::identity::Identity;
@@ -132,6 +132,7 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
     let sweeper = tracker.spawn(sweep::run(Arc::clone(&shared), stop.clone()));
     let lessor = leases::run(raft.clone(), Arc::clone(&shared), options.election_timeout, stop.clone());
     let lessor = tracker.spawn(lessor);
+    let leaders = tracker.spawn(count_leaders(raft.server_metrics(), Arc::clone(&counters), stop.clone()));
 
     let tasks = Mutex::new(vec![
         ("raft", keeper),
@@ -140,6 +141,7 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
         ("snapshots", policy),
         ("compaction", sweeper),
         ("leases", lessor),
+        ("leaders", leaders),
         ("log writer", writer),
     ]);
     let inner = Inner {

@@ -166,6 +166,7 @@ impl Shared {
                 state.apply(&entry, |store, command, applied| {
                     self.feed.record(store);
                     if let Ok(outcome) = &applied.outcome {
+                        self.counters.operations.note(outcome);
                         if matches!(outcome, Outcome::Compacted) {
                             self.sweeping.send_replace(true);
                             self.compacted.notify_one();

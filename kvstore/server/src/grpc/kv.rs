@@ -88,6 +88,7 @@ impl pb::kv_server::Kv for Service {
         let look = |store: &Store| (store.revision(), store.range(&request));
         let (revision, response) = self.look_as(&permissions, look)?;
         let response = response.map_err(status::refused)?;
+        self.counters().operations.ranges.add(1);
         Ok(Response::new(convert::range_response(self.header(revision), &response, request.keys_only)))
     }
 
@@ -150,7 +151,9 @@ impl pb::kv_server::Kv for Service {
             let permissions = self.confirm(&peer, permissions, serializable, check).await?;
             let look = |store: &Store| (store.revision(), store.read_txn(&request, limits));
             let (revision, response) = self.look_as(&permissions, look)?;
-            (self.header(revision), response.map_err(status::refused)?)
+            let response = response.map_err(status::refused)?;
+            self.counters().operations.note_txn(&response);
+            (self.header(revision), response)
         } else {
             let (header, outcome) = self.carry_out(Command::Txn(request), permissions.version()).await?;
             let Outcome::Txn(response) = outcome else { return Err(other_outcome(&outcome)) };

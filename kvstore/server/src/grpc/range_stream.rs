@@ -89,6 +89,7 @@ impl RangePieces {
         let look = |store: &Store| (store.revision(), store.range(&self.request));
         let (revision, found) = self.service.look_as(&self.permissions, look)?;
         let found = found.map_err(status::refused)?;
+        self.service.counters().operations.ranges.add(1);
         if self.header.is_none() {
             self.header = Some(self.service.header(revision));
             self.count = found.count;

@@ -5,6 +5,7 @@ use tonic::Status;
 
 use super::service::{Peer, Service};
 use crate::engine::EngineStatus;
+use crate::engine::counters::Counters;
 
 impl Service {
     /// Whether a member leads, as far as this one knows.
@@ -38,5 +39,20 @@ impl Service {
     /// What is wrong with the store, by etcd's names: `NOSPACE`, `CORRUPT`; once for each member that has it.
     pub(crate) fn active_alarms(&self) -> Vec<&'static str> {
         self.engine().alarms().into_iter().map(|alarm| alarm.kind.name()).collect()
+    }
+
+    /// What the engine has done since its start.
+    pub(crate) fn counters(&self) -> &Counters {
+        self.engine().counters()
+    }
+
+    /// Whether this member has no vote.
+    pub(crate) fn is_learner(&self) -> bool {
+        self.engine().is_learner()
+    }
+
+    /// Bytes that the store may have; `None` if there is no limit.
+    pub(crate) fn quota_bytes(&self) -> Option<u64> {
+        self.engine().quota_bytes()
     }
 }

@@ -9,6 +9,7 @@ mod health;
 mod http;
 mod learner;
 mod listen;
+mod metrics;
 mod ours;
 mod pki;
 mod protocol;
