@@ -162,7 +162,7 @@ impl Engine {
     /// # Errors
     /// As for [`Self::propose`].
     pub async fn propose_as(&self, command: Command, auth_revision: u64) -> Result<Applied, ProposeError> {
-        let Inner { proposals, room, counters, failure, .. } = &*self.0;
+        let Inner { proposals, room, counters, failure, peers, .. } = &*self.0;
         // Whoever raises or clears an alarm needs little, and may be about to make room.
         let refused = alarms::grows(&command) && self.is_short_of_room();
         if refused || room.is_short() {
@@ -175,10 +175,7 @@ impl Engine {
             counters.proposals_failed.add(1);
             return Err(ProposeError::TimedOut { has_leader: self.leader().is_some() });
         };
-        let answer = answer.unwrap_or_else(|| {
-            let failed = failure.get().cloned();
-            Err(failed.map_or(ProposeError::Stopped, |reason| ProposeError::Io { reason }))
-        });
+        let answer = answer.unwrap_or_else(|| Err(error::End::new(failure, peers, None).into()));
         answer.inspect_err(|_| counters.proposals_failed.add(1))
     }
 

@@ -9,6 +9,7 @@ use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, RaftError};
 
 use super::identity::Identity;
 use super::log::Failure;
+use super::peers::Peers;
 use super::snapshot::SnapshotError;
 use super::types::TypeConfig;
 use crate::wal::WalError;
@@ -139,6 +140,12 @@ pub enum ProposeError {
     /// The engine is shut down.
     #[error("the store is stopped: start it again")]
     Stopped,
+    /// This member was removed from its cluster.
+    #[error(
+        "this member was removed from its cluster: ask another one; to have it back, add it as a new member, with an \
+         empty data folder"
+    )]
+    Removed,
     /// The disk failed.
     #[error(
         "the store takes no more since its disk failed ({reason}): mend the disk and start the program again"
@@ -154,6 +161,7 @@ impl ProposeError {
         error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
         identity: Identity,
         failure: &Failure,
+        peers: &Peers,
     ) -> Self {
         match error {
             RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
@@ -161,10 +169,7 @@ impl ProposeError {
             }
             // The others come of requests that are never made: they concern the membership, or conditions.
             RaftError::APIError(_) => Self::LeaderChanged,
-            RaftError::Fatal(fatal) => match failed(&fatal, failure) {
-                Some(reason) => Self::Io { reason },
-                None => Self::Stopped,
-            },
+            RaftError::Fatal(fatal) => End::new(failure, peers, Some(&fatal)).into(),
         }
     }
 
@@ -172,7 +177,10 @@ impl ProposeError {
     pub fn may_be_carried_out(&self) -> bool {
         match self {
             Self::NoLeader | Self::NotLeader { .. } | Self::NoSpace => false,
-            Self::LeaderChanged | Self::TimedOut { .. } | Self::Stopped | Self::Io { .. } => true,
+            // Whatever a leader that was removed had under way, others may have.
+            Self::LeaderChanged | Self::TimedOut { .. } | Self::Stopped | Self::Removed | Self::Io { .. } => {
+                true
+            }
         }
     }
 }
@@ -195,6 +203,12 @@ pub enum ReadError {
     /// The engine is shut down.
     #[error("the store is stopped: start it again")]
     Stopped,
+    /// This member was removed from its cluster.
+    #[error(
+        "this member was removed from its cluster: ask another one; to have it back, add it as a new member, with an \
+         empty data folder"
+    )]
+    Removed,
     /// The disk failed.
     #[error(
         "the store takes no more since its disk failed ({reason}): mend the disk and start the program again"
@@ -223,6 +237,51 @@ pub enum ShutdownError {
 /// The member to ask instead of this one.
 fn other_leader(forward: &ForwardToLeader<TypeConfig>, identity: Identity) -> Option<u64> {
     forward.leader_id.filter(|leader| *leader != identity.member_id)
+}
+
+/// What ended an engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It was told to stop.
+    Stopped,
+    /// It is the one of a member that is none any more.
+    Removed,
+    /// It cannot go on.
+    Failed { reason: String },
+}
+
+impl End {
+    /// What ended the engine; `fatal` is openraft's account, if there is one.
+    pub(super) fn new(failure: &Failure, peers: &Peers, fatal: Option<&Fatal<TypeConfig>>) -> Self {
+        if peers.is_removed() {
+            return Self::Removed;
+        }
+        let reason = match fatal {
+            Some(fatal) => failed(fatal, failure),
+            None => failure.get().cloned(),
+        };
+        reason.map_or(Self::Stopped, |reason| Self::Failed { reason })
+    }
+}
+
+impl From<End> for ProposeError {
+    fn from(end: End) -> Self {
+        match end {
+            End::Stopped => Self::Stopped,
+            End::Removed => Self::Removed,
+            End::Failed { reason } => Self::Io { reason },
+        }
+    }
+}
+
+impl From<End> for ReadError {
+    fn from(end: End) -> Self {
+        match end {
+            End::Stopped => Self::Stopped,
+            End::Removed => Self::Removed,
+            End::Failed { reason } => Self::Io { reason },
+        }
+    }
 }
 
 /// Why the engine has failed, if it has not just been stopped.

@@ -21,6 +21,7 @@ use super::ProposeError;
 use super::batch::Batch;
 use super::codec::batch_to_proto;
 use super::codec::proto::{ForwardRequest, leader_response::Answer};
+use super::error::End;
 use super::identity::Identity;
 use super::log::Failure;
 use super::peers::{CallError, Lane, Peers};
@@ -69,12 +70,15 @@ impl Submit for ToLeader {
 
 impl ToLeader {
     async fn try_submit(&self, batch: &Arc<Batch>, deadline: Instant) -> Result<Submitted, ProposeError> {
+        // openraft may still know the leader of the cluster that this member was in.
+        if self.peers.is_removed() {
+            return Err(ProposeError::Removed);
+        }
         let leader = self.raft.server_metrics().borrow_watched().current_leader;
         match leader {
             None => {
                 if let Err(fatal) = &self.raft.metrics().borrow_watched().running_state {
-                    let failed = super::error::failed(fatal, &self.failure);
-                    return Err(failed.map_or(ProposeError::Stopped, |reason| ProposeError::Io { reason }));
+                    return Err(End::new(&self.failure, &self.peers, Some(fatal)).into());
                 }
                 Ok(Submitted::Refused)
             }
@@ -88,7 +92,7 @@ impl ToLeader {
         else {
             return Ok(Submitted::Unknown);
         };
-        match written.map_err(|error| ProposeError::new(error, self.identity, &self.failure)) {
+        match written.map_err(|error| ProposeError::new(error, self.identity, &self.failure, &self.peers)) {
             Ok(_) => Ok(Submitted::Applied),
             Err(ProposeError::NoLeader | ProposeError::NotLeader { .. }) => Ok(Submitted::Refused),
             Err(ProposeError::LeaderChanged) => Ok(Submitted::Unknown),

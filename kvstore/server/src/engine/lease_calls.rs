@@ -39,6 +39,7 @@ impl Engine {
         let deadline = Instant::now() + self.patience();
         loop {
             let outcome = match self.leader() {
+                _ if self.0.peers.is_removed() => return Err(ReadError::Removed),
                 _ if self.0.stop.is_cancelled() => return Err(ReadError::Stopped),
                 Some(leader) if leader != self.0.identity.member_id => {
                     self.ask_lease_of(leader, id, question).await

@@ -222,7 +222,9 @@ impl Engine {
                 None => Err(MemberError::NoLeader),
             };
             match outcome {
-                Err(MemberError::NoLeader) if self.0.stop.is_cancelled() => return Err(MemberError::Stopped),
+                Err(MemberError::NoLeader) if self.0.stop.is_cancelled() || self.0.peers.is_removed() => {
+                    return Err(MemberError::Stopped);
+                }
                 Err(MemberError::NoLeader) if Instant::now() < deadline => self.leader_changes().await,
                 outcome => return outcome,
             }
@@ -420,6 +422,7 @@ impl Engine {
     async fn leave(&self) {
         let reason = "the member has been permanently removed from the cluster: its data folder is no longer \
                       needed, and it can be added again with an empty one";
+        self.0.peers.remove();
         if self.0.failure.set(reason.to_owned()).is_ok() {
             error!(member_id = format!("{:016x}", self.0.identity.member_id), reason, "the store stops");
         }

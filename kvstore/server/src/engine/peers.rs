@@ -92,7 +92,7 @@ struct Inner {
     since: Instant,
     /// When the leader was last heard of, in milliseconds since the start; 0 if never.
     heard: AtomicU64,
-    /// Another member said that this one is none.
+    /// This member is none any more: it has applied that, or another one said so.
     removed: CancellationToken,
     /// Ends all connections.
     cut: CancellationToken,
@@ -144,6 +144,16 @@ impl Peers {
 
     pub(super) fn switch(&self) -> Switch {
         self.0.switch.clone()
+    }
+
+    /// Whether this member was removed, by its own account or another's.
+    pub(super) fn is_removed(&self) -> bool {
+        self.0.removed.is_cancelled()
+    }
+
+    /// Notes that this member was removed.
+    pub(super) fn remove(&self) {
+        self.0.removed.cancel();
     }
 
     /// Completes when another member said that this one was removed.
@@ -208,7 +218,7 @@ impl Peers {
     /// What an answer that is none means.
     pub(super) fn failed(&self, status: &Status) -> CallError {
         if status.message() == REMOVED {
-            self.0.removed.cancel();
+            self.remove();
             return CallError::Removed;
         }
         let mut source: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::codec::proto::{ReadIndexRequest, leader_response::Answer};
-use super::error::failed;
+use super::error::End;
 use super::peers::Lane;
 use super::{Engine, ReadError};
 
@@ -145,6 +145,10 @@ impl Engine {
 
     /// Has the leader confirm that it is one.
     async fn ask_leader(&self) -> Index {
+        // openraft may still know the leader of the cluster that this member was in.
+        if self.0.peers.is_removed() {
+            return Err(ReadError::Removed);
+        }
         let leader = self.leader().ok_or(ReadError::NoLeader)?;
         if leader == self.0.identity.member_id {
             return self.confirm().await;
@@ -175,10 +179,9 @@ impl Engine {
             Err(RaftError::APIError(
                 LinearizableReadError::ForwardToLeader(_) | LinearizableReadError::QuorumNotEnough(_),
             )) => Err(ReadError::NoLeader),
-            Err(RaftError::Fatal(fatal)) => Err(match failed(&fatal, &self.0.failure) {
-                Some(reason) => ReadError::Io { reason },
-                None => ReadError::Stopped,
-            }),
+            Err(RaftError::Fatal(fatal)) => {
+                Err(End::new(&self.0.failure, &self.0.peers, Some(&fatal)).into())
+            }
         }
     }
 

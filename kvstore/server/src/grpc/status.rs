@@ -175,7 +175,8 @@ impl From<ProposeError> for Status {
                 Self::unavailable("etcdserver: request timed out, possibly due to connection lost")
             }
             ProposeError::NoSpace => no_space(),
-            ProposeError::Stopped => stopped(),
+            // A member of etcd stops when it is removed.
+            ProposeError::Stopped | ProposeError::Removed => stopped(),
             ProposeError::Io { .. } => unhealthy(),
         }
     }
@@ -186,7 +187,7 @@ impl From<ReadError> for Status {
         match error {
             ReadError::NoLeader | ReadError::NotLeader { .. } => no_leader(),
             ReadError::TimedOut => timed_out(),
-            ReadError::Stopped => stopped(),
+            ReadError::Stopped | ReadError::Removed => stopped(),
             ReadError::Io { .. } => unhealthy(),
         }
     }

@@ -1,9 +1,23 @@
 //! Members that come and go, and who leads.
 
-use landbridge_kvstore_server::engine::MemberError;
-use landbridge_kvstore_server::engine::OpenError;
+use landbridge_kvstore_server::engine::{Engine, MemberError, OpenError, ProposeError, ReadError};
+use landbridge_kvstore_store::LeaseId;
 
 use crate::harness::{Cluster, block_on, put, until, value};
+
+/// Whoever asks a member that was removed is told so, and nothing about its disk, which is well.
+async fn is_out(engine: &Engine) {
+    let error = engine.propose(put("key", "late")).await.unwrap_err();
+    assert_eq!(error, ProposeError::Removed);
+    let text = error.to_string();
+    assert!(text.contains("removed from its cluster") && !text.contains("disk"), "{text}");
+    assert_eq!(engine.read_barrier().await, Err(ReadError::Removed));
+    assert_eq!(engine.renew_lease(LeaseId::new(1).unwrap()).await, Err(ReadError::Removed));
+    assert_eq!(
+        engine.add_member(vec!["http://127.0.0.1:1".to_owned()], true).await,
+        Err(MemberError::Stopped)
+    );
+}
 
 #[test]
 fn a_cluster_of_one_grows_to_five_and_shrinks_again() {
@@ -31,11 +45,13 @@ fn a_cluster_of_one_grows_to_five_and_shrinks_again() {
         cluster.engine(1).remove_member(gone).await.unwrap();
         let reason = cluster.engine(4).ended().await.unwrap();
         assert!(reason.contains("permanently removed"), "{reason}");
+        is_out(cluster.engine(4)).await;
         // Nor does it come back.
         cluster.stop(4).await;
         cluster.restart(4).await;
         let reason = cluster.engine(4).ended().await.unwrap();
         assert!(reason.contains("permanently removed"), "{reason}");
+        is_out(cluster.engine(4)).await;
         cluster.stop(4).await;
         assert_eq!(cluster.engine(0).remove_member(gone).await, Err(MemberError::NotFound));
         cluster.agree().await;

@@ -185,7 +185,8 @@ impl proto::peer_server::Peer for PeerService {
         let batch = request.into_inner().batch.ok_or_else(|| Status::invalid_argument("no batch"))?;
         let batch = batch_from_proto(batch).map_err(malformed)?;
         let written = engine.0.raft.client_write(Proposal(Arc::new(batch))).await;
-        let written = written.map_err(|error| ProposeError::new(error, engine.0.identity, &engine.0.failure));
+        let Inner { identity, failure, peers, .. } = &*engine.0;
+        let written = written.map_err(|error| ProposeError::new(error, *identity, failure, peers));
         Ok(answer(match written {
             Ok(written) => Answer::Index(written.log_id.index()),
             Err(error) if error.may_be_carried_out() => Answer::Unknown(proto::Unknown {}),
