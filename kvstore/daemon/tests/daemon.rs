@@ -49,7 +49,7 @@ fn a_service_manager_hears_that_it_is_ready_and_sigterm_ends_it_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    manager.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     let (url, data) = (free_url(), dir.path().join("data"));
     for round in 0..2 {
         let mut command = store(&["-data-dir", data.to_str().unwrap(), "--listen-client-urls", &url]);

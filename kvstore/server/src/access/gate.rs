@@ -166,7 +166,7 @@ impl Rights {
             Source::Store(auth) => auth.changed().await,
         };
         if changed.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -33,8 +33,8 @@ mod tests {
 
     #[test]
     fn times_are_read_as_go_reads_them() {
-        assert_eq!(parse("10m"), Some(Duration::from_secs(600)));
-        assert_eq!(parse("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(parse("10m"), Some(Duration::from_mins(10)));
+        assert_eq!(parse("1h30m"), Some(Duration::from_mins(90)));
         assert_eq!(parse("1.5s"), Some(Duration::from_millis(1500)));
         assert_eq!(parse("0"), Some(Duration::ZERO));
         assert_eq!(parse("0s"), Some(Duration::ZERO));

@@ -84,7 +84,7 @@ impl Jwt {
         if let (Some(public), Some(_)) = (&public, &private) {
             let made = jwt.sign("", 0);
             if made.is_some_and(|token| jwt.check(&token, 0).is_none()) {
-                return Err(public.refused("it does not belong to priv-key"));
+                return Err(public.refused(&"it does not belong to priv-key"));
             }
         }
         Ok(jwt)
@@ -163,7 +163,7 @@ impl<'a> KeyFile<'a> {
         Ok(Self { path, bytes, method })
     }
 
-    fn refused(&self, reason: impl ToString) -> AuthTokenError {
+    fn refused(&self, reason: &dyn std::fmt::Display) -> AuthTokenError {
         let (path, method) = (self.path.to_owned(), self.method.to_owned());
         AuthTokenError::Key { path, method, reason: reason.to_string() }
     }
@@ -173,12 +173,13 @@ impl<'a> KeyFile<'a> {
         if is_symmetric(algorithm) {
             return Ok((EncodingKey::from_secret(&self.bytes), DecodingKey::from_secret(&self.bytes)));
         }
-        let der = PrivateKeyDer::from_pem_slice(&self.bytes).map_err(|error| self.refused(error))?;
-        let refused = |error: ring::error::KeyRejected| self.refused(error);
+        let der = PrivateKeyDer::from_pem_slice(&self.bytes).map_err(|error| self.refused(&error))?;
+        let refused = |error: ring::error::KeyRejected| self.refused(&error);
         let pkcs8 = || match &der {
             PrivateKeyDer::Pkcs8(der) => Ok(der.secret_pkcs8_der()),
             _ => {
-                Err(self.refused("it has to be in PKCS #8 form: \"openssl pkcs8 -topk8 -nodes\" makes it so"))
+                let reason = "it has to be in PKCS #8 form: \"openssl pkcs8 -topk8 -nodes\" makes it so";
+                Err(self.refused(&reason))
             }
         };
         Ok(match algorithm {
@@ -202,7 +203,7 @@ impl<'a> KeyFile<'a> {
                 };
                 let pair = pair.map_err(refused)?;
                 let public: &[u8] = pair.public_key().as_ref();
-                let signing = EncodingKey::from_rsa_pem(&self.bytes).map_err(|error| self.refused(error))?;
+                let signing = EncodingKey::from_rsa_pem(&self.bytes).map_err(|error| self.refused(&error))?;
                 (signing, DecodingKey::from_rsa_der(public))
             }
         })
@@ -214,7 +215,7 @@ impl<'a> KeyFile<'a> {
             Algorithm::EdDSA => DecodingKey::from_ed_pem(&self.bytes),
             _ => DecodingKey::from_rsa_pem(&self.bytes),
         };
-        key.map_err(|error| self.refused(error))
+        key.map_err(|error| self.refused(&error))
     }
 }
 

@@ -44,7 +44,7 @@ impl Identity {
 pub(super) fn member_id(cluster_token: &str, peer_urls: &[String], chance: u64) -> u64 {
     let urls: BTreeSet<&String> = peer_urls.iter().collect();
     let mut parts: Vec<&[u8]> = vec![b"member", cluster_token.as_bytes()];
-    parts.extend(urls.into_iter().map(|url| url.as_bytes()));
+    parts.extend(urls.into_iter().map(String::as_bytes));
     let chance = chance.to_be_bytes();
     parts.push(&chance);
     hash(&parts)

@@ -130,27 +130,39 @@ impl Engine {
     /// Adds a member at `peer_urls`, and returns its number. It is started afterwards, with an empty data folder.
     ///
     /// # Errors
-    /// [`MemberError`]. So for the others.
+    /// [`MemberError`].
     pub async fn add_member(&self, peer_urls: Vec<String>, is_learner: bool) -> Result<u64, MemberError> {
         self.change_members(Change::Add(AddMember { peer_urls, is_learner })).await
     }
 
     /// Removes a member, which stops then.
+    ///
+    /// # Errors
+    /// As for [`Self::add_member`].
     pub async fn remove_member(&self, member: u64) -> Result<(), MemberError> {
         self.change_members(Change::Remove(member)).await.map(drop)
     }
 
     /// Has a member reached at other URLs.
+    ///
+    /// # Errors
+    /// As for [`Self::add_member`].
     pub async fn update_member(&self, member: u64, peer_urls: Vec<String>) -> Result<(), MemberError> {
         self.change_members(Change::Update(UpdateMember { id: member, peer_urls })).await.map(drop)
     }
 
     /// Gives a learner a vote.
+    ///
+    /// # Errors
+    /// As for [`Self::add_member`].
     pub async fn promote_member(&self, member: u64) -> Result<(), MemberError> {
         self.change_members(Change::Promote(member)).await.map(drop)
     }
 
     /// Hands leadership over to another member. Only the leader can.
+    ///
+    /// # Errors
+    /// As for [`Self::add_member`].
     pub async fn move_leader(&self, to: u64) -> Result<(), MemberError> {
         if !self.leads() {
             return Err(MemberError::NotLeader);
@@ -194,9 +206,10 @@ impl Engine {
         let heir = others.max_by_key(|voter| replication.get(voter).copied().flatten());
         let Some(heir) = heir.filter(|_| self.leads()) else { return };
         let deadline = Instant::now() + self.0.options.election_timeout * 2;
-        match timeout_at(deadline, self.move_leader(heir)).await {
-            Ok(Ok(())) => info!(to = format!("{heir:016x}"), "leadership is handed over"),
-            _ => warn!(to = format!("{heir:016x}"), "leadership could not be handed over"),
+        if let Ok(Ok(())) = timeout_at(deadline, self.move_leader(heir)).await {
+            info!(to = format!("{heir:016x}"), "leadership is handed over");
+        } else {
+            warn!(to = format!("{heir:016x}"), "leadership could not be handed over");
         }
     }
 

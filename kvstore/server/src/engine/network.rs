@@ -119,14 +119,14 @@ impl RaftNetworkV2<TypeConfig> for Route {
         }
     }
 
-    fn stream_append<'s, S>(
-        &'s mut self,
+    fn stream_append<S>(
+        &mut self,
         input: S,
         _: RPCOption,
     ) -> BoxFuture<
-        's,
+        '_,
         Result<
-            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            BoxStream<'_, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
             RPCError<TypeConfig>,
         >,
     >

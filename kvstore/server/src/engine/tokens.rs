@@ -81,7 +81,7 @@ impl Tokens {
 mod tests {
     use super::*;
 
-    const TTL: Duration = Duration::from_secs(300);
+    const TTL: Duration = Duration::from_mins(5);
 
     fn assign(tokens: &mut Tokens, now: Instant, user: &str, secret: &str) {
         let token = format!("{secret}.7");

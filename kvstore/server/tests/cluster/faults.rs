@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use landbridge_kvstore_server::engine::ProposeError;
+
 use crate::harness::{Cluster, block_on, put, snapshots, until, value};
 
 #[test]
@@ -87,7 +89,7 @@ fn a_leader_that_is_cut_off_confirms_no_read_and_no_write() {
         let (stale, lost) =
             tokio::join!(cluster.engine(old).read_barrier(), cluster.engine(old).propose(put("key", "lost")));
         assert!(stale.is_err(), "{stale:?}");
-        assert!(lost.as_ref().is_err_and(|error| error.may_be_carried_out()), "{lost:?}");
+        assert!(lost.as_ref().is_err_and(ProposeError::may_be_carried_out), "{lost:?}");
         let new = (0..3).find(|number| *number != old && cluster.engine(*number).status().is_leader);
         let new = new.unwrap();
         cluster.engine(new).propose(put("key", "new")).await.unwrap();

@@ -15,7 +15,7 @@ use landbridge_kvstore_store::{KeyRange, PutRequest, RangeRequest, Store};
 use tempfile::TempDir;
 
 /// Within this, everything that a test waits for happens, or never.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(test)

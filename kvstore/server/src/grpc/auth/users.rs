@@ -24,13 +24,11 @@ pub(super) fn configured() -> Status {
 impl Service {
     /// How users prove who they are, if users are in the store. If not, whoever has all rights is told so.
     pub(super) fn auth_options<T>(&self, request: &Request<T>) -> Result<&AuthOptions, Status> {
-        match self.gate().options() {
-            Some(options) => Ok(options),
-            None => {
-                self.permissions(&Peer::of(request.extensions()))?.root()?;
-                Err(configured())
-            }
+        if let Some(options) = self.gate().options() {
+            return Ok(options);
         }
+        self.permissions(&Peer::of(request.extensions()))?.root()?;
+        Err(configured())
     }
 
     /// The name of whoever asks; empty without one, or while nobody is asked for it.
