@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use landbridge_kvstore_store::LeaseId;
+use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::{Instant, timeout};
 
 use super::codec::proto::{LeaseAnswer, LeaseRequest, leader_response::Answer};
@@ -95,14 +96,35 @@ impl Engine {
         }
     }
 
+    /// Whether this member leads in a term that it has a clock for, as far as it knows.
+    fn leads_in(&self, term: u64) -> bool {
+        let metrics = self.0.server_metrics.borrow_watched();
+        self.0.shared.leading_term() == term
+            && metrics.state.is_leader()
+            && metrics.vote.leader_id().term == term
+    }
+
     /// Lets a lease live on, as the leader.
+    ///
+    /// Whoever led next has given all leases their full time when it began to. So it is enough, and needed, that this member
+    /// still leads when the lease is renewed already: what a leader renews that was deposed and does not know is lost.
     pub(super) async fn renew_lease_here(&self, id: LeaseId) -> Result<Option<i64>, ReadError> {
         let shared = &self.0.shared;
         let mut applied = shared.applied.subscribe();
         loop {
             applied.borrow_and_update();
+            let term = shared.leading_term();
             match shared.with_clock(|clock, now| clock.renew(now, id)) {
-                Some(Some(ttl_seconds)) => return Ok(Some(i64::try_from(ttl_seconds).unwrap_or(i64::MAX))),
+                Some(Some(ttl_seconds)) => {
+                    if !self.leads_alone() {
+                        self.read_index().await?;
+                        // Another member may have answered that, or this one in a later term.
+                        if !self.leads_in(term) {
+                            return Err(ReadError::NoLeader);
+                        }
+                    }
+                    return Ok(Some(i64::try_from(ttl_seconds).unwrap_or(i64::MAX)));
+                }
                 // It has run out, and its end is under way; or there is none, as far as this member knows.
                 Some(None) => {
                     self.read_barrier().await?;

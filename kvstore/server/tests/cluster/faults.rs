@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use landbridge_kvstore_server::engine::ProposeError;
+use landbridge_kvstore_server::engine::{Command, ProposeError};
+use landbridge_kvstore_store::LeaseId;
 
 use crate::harness::{Cluster, block_on, put, snapshots, until, value};
 
@@ -96,6 +97,26 @@ fn a_leader_that_is_cut_off_confirms_no_read_and_no_write() {
         cluster.mend();
         cluster.agree().await;
         assert_eq!(value(cluster.engine(old), "key").as_deref(), Some("new"));
+        cluster.shutdown().await;
+    });
+}
+
+#[test]
+fn a_leader_that_is_cut_off_lets_no_lease_live_on() {
+    block_on(async {
+        let mut cluster = Cluster::new(3);
+        cluster.start().await;
+        let old = cluster.leader().await;
+        let id = LeaseId::new(7).unwrap();
+        cluster.engine(old).propose(Command::LeaseGrant { id, ttl_seconds: 600 }).await.unwrap();
+        assert_eq!(cluster.engine(old).renew_lease(id).await, Ok(Some(600)));
+        cluster.cut_off(old);
+        // The others end it by the time of the next leader, which hears nothing of this.
+        let renewed = cluster.engine(old).renew_lease(id).await;
+        assert!(renewed.is_err(), "{renewed:?}");
+        cluster.mend();
+        cluster.leader().await;
+        assert_eq!(cluster.engine(old).renew_lease(id).await, Ok(Some(600)));
         cluster.shutdown().await;
     });
 }
