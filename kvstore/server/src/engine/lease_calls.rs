@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 use super::codec::proto::{LeaseAnswer, LeaseRequest, leader_response::Answer};
 use super::peers::Lane;
 use super::{Engine, ReadError};
+use crate::planted::{PlantedBug, planted};
 
 /// What is asked.
 #[derive(Clone, Copy)]
@@ -114,7 +115,15 @@ impl Engine {
         loop {
             applied.borrow_and_update();
             let term = shared.leading_term();
-            match shared.with_clock(|clock, now| clock.renew(now, id)) {
+            let renewed = shared.with_clock(|clock, now| {
+                let early = if planted(PlantedBug::LeaseExpiredEarly) {
+                    Duration::from_secs(1)
+                } else {
+                    Duration::ZERO
+                };
+                clock.renew(now.checked_sub(early).unwrap_or(now), id)
+            });
+            match renewed {
                 Some(Some(ttl_seconds)) => {
                     if !self.leads_alone() {
                         self.read_index().await?;

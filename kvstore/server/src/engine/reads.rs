@@ -22,6 +22,7 @@ use super::codec::proto::{ReadIndexRequest, leader_response::Answer};
 use super::error::End;
 use super::peers::Lane;
 use super::{Engine, ReadError};
+use crate::planted::{PlantedBug, planted};
 
 type Index = Result<u64, ReadError>;
 
@@ -63,7 +64,7 @@ impl Engine {
     /// # Errors
     /// [`ReadError`].
     pub async fn read_barrier(&self) -> Result<(), ReadError> {
-        if self.leads_alone() {
+        if self.leads_alone() || planted(PlantedBug::StaleReadOnDeposedLeader) && self.leads() {
             return Ok(());
         }
         let deadline = Instant::now() + self.patience();
