@@ -4,12 +4,14 @@ use tonic::{Request, Response, Status};
 
 use super::proto::etcdserverpb as pb;
 use super::service::{Peer, Service};
+use crate::access::Permissions;
 use crate::engine::ClusterMember;
 
 impl Service {
     /// Checks that whoever asks may change the members.
-    fn may_change_members<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        Ok(self.permissions(&Peer::of(request.extensions()))?.root()?)
+    async fn may_change_members(&self, peer: Peer) -> Result<(), Status> {
+        self.permitted(&peer, Permissions::root).await?;
+        Ok(())
     }
 
     /// All members, as etcd tells them. One that has not started has neither a name nor URLs for clients.
@@ -41,7 +43,7 @@ impl pb::cluster_server::Cluster for Service {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
-        self.permissions(&Peer::of(request.extensions()))?;
+        self.permitted(&Peer::of(request.extensions()), |_| Ok(())).await?;
         if request.get_ref().linearizable {
             self.engine().read_barrier().await?;
         }
@@ -53,7 +55,7 @@ impl pb::cluster_server::Cluster for Service {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        self.may_change_members(&request)?;
+        self.may_change_members(Peer::of(request.extensions())).await?;
         let pb::MemberAddRequest { peer_ur_ls, is_learner } = request.into_inner();
         let id = self.engine().add_member(peer_ur_ls, is_learner).await?;
         // Whoever asked gets to see it, though the leader may have been another member.
@@ -67,7 +69,7 @@ impl pb::cluster_server::Cluster for Service {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        self.may_change_members(&request)?;
+        self.may_change_members(Peer::of(request.extensions())).await?;
         let id = request.get_ref().id;
         self.engine().remove_member(id).await?;
         let (header, mut members) = (Some(self.members_header()), self.members());
@@ -80,7 +82,7 @@ impl pb::cluster_server::Cluster for Service {
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        self.may_change_members(&request)?;
+        self.may_change_members(Peer::of(request.extensions())).await?;
         let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
         self.engine().update_member(id, peer_ur_ls).await?;
         self.engine().read_barrier().await?;
@@ -92,7 +94,7 @@ impl pb::cluster_server::Cluster for Service {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        self.may_change_members(&request)?;
+        self.may_change_members(Peer::of(request.extensions())).await?;
         self.engine().promote_member(request.get_ref().id).await?;
         self.engine().read_barrier().await?;
         let (header, members) = (Some(self.members_header()), self.members());

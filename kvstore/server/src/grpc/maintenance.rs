@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use super::proto::etcdserverpb as pb;
 use super::service::{Peer, Service};
 use super::status;
+use crate::access::Permissions;
 use crate::engine::{Alarm, AlarmKind, Command, Outcome, backup};
 use crate::http::{CLUSTER_VERSION, ETCD_VERSION};
 
@@ -99,8 +100,12 @@ fn alarm_to_text(alarm: Alarm) -> String {
 
 impl Service {
     /// Checks that whoever asks may care for the member.
-    fn keeper<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        Ok(self.permissions(&Peer::of(request.extensions()))?.root()?)
+    fn keeper<T>(&self, request: &Request<T>) -> impl Future<Output = Result<(), Status>> + use<'_, T> {
+        let peer = Peer::of(request.extensions());
+        async move {
+            self.permitted(&peer, Permissions::root).await?;
+            Ok(())
+        }
     }
 }
 
@@ -110,9 +115,9 @@ impl pb::maintenance_server::Maintenance for Service {
         use pb::alarm_request::AlarmAction;
         match AlarmAction::try_from(request.get_ref().action) {
             Ok(AlarmAction::Get) => {
-                self.permissions(&Peer::of(request.extensions()))?;
+                self.permitted(&Peer::of(request.extensions()), |_| Ok(())).await?;
             }
-            Ok(AlarmAction::Activate | AlarmAction::Deactivate) | Err(_) => self.keeper(&request)?,
+            Ok(AlarmAction::Activate | AlarmAction::Deactivate) | Err(_) => self.keeper(&request).await?,
         }
         let pb::AlarmRequest { action, member_id, alarm } = request.into_inner();
         // Whatever is not an alarm: all of them as a question, none as a command.
@@ -173,13 +178,13 @@ impl pb::maintenance_server::Maintenance for Service {
         &self,
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        self.keeper(&request)?;
+        self.keeper(&request).await?;
         // Nothing to do: what is deleted leaves no holes, neither in memory nor in the log.
         Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 
     async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
-        self.keeper(&request)?;
+        self.keeper(&request).await?;
         Err(status::unimplemented("there is no checksum of the files yet"))
     }
 
@@ -187,7 +192,7 @@ impl pb::maintenance_server::Maintenance for Service {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        self.keeper(&request)?;
+        self.keeper(&request).await?;
         let revision = request.get_ref().revision;
         let store = self.engine().snapshot();
         let current = store.revision();
@@ -207,7 +212,7 @@ impl pb::maintenance_server::Maintenance for Service {
     type SnapshotStream = Snapshots;
 
     async fn snapshot(&self, request: Request<pb::SnapshotRequest>) -> Result<Response<Snapshots>, Status> {
-        self.keeper(&request)?;
+        self.keeper(&request).await?;
         let (sender, pieces) = mpsc::channel(PIECES);
         let copy = self.engine().backup();
         // Ends when nobody takes what it sends, which is when the stream ends at the latest.
@@ -219,7 +224,7 @@ impl pb::maintenance_server::Maintenance for Service {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        self.keeper(&request)?;
+        self.keeper(&request).await?;
         self.engine().move_leader(request.get_ref().target_id).await?;
         // Without a header, as in etcd.
         Ok(Response::new(pb::MoveLeaderResponse::default()))
@@ -230,7 +235,7 @@ impl pb::maintenance_server::Maintenance for Service {
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         use pb::downgrade_request::DowngradeAction;
-        self.keeper(&request)?;
+        self.keeper(&request).await?;
         let header = Some(self.header_now());
         let pb::DowngradeRequest { action, version } = request.into_inner();
         match DowngradeAction::try_from(action) {

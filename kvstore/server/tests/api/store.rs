@@ -154,10 +154,18 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn open(channel: Channel) -> Self {
+        Self::open_as(channel, None)
+    }
+
+    /// A stream of whom the token names.
+    pub(crate) fn open_as(channel: Channel, token: Option<&str>) -> Self {
         let (requests, receiver) = mpsc::channel(64);
         let mut client = WatchClient::new(channel).max_decoding_message_size(64 << 20);
         let mut request = tonic::Request::new(ReceiverStream::new(receiver));
         request.metadata_mut().insert("hasleader", "true".parse().unwrap());
+        if let Some(token) = token {
+            request.metadata_mut().insert("token", token.parse().unwrap());
+        }
         Self { requests, responses: Responses::of(async move { client.watch(request).await }) }
     }
 
@@ -294,19 +302,27 @@ pub(crate) struct Etcd {
 
 impl Etcd {
     pub(crate) fn start(binary: &Path) -> Self {
+        Self::start_with(binary, &[])
+    }
+
+    /// Clients come by TLS if there is a certificate among the flags.
+    pub(crate) fn start_with(binary: &Path, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // etcd cannot say which free port it took. Both are held until it starts.
         let hold = || TcpListener::bind("127.0.0.1:0").unwrap();
         let (clients, peers) = (hold(), hold());
         let url = |of: &TcpListener| format!("http://{}", of.local_addr().unwrap());
-        let (endpoint, peer) = (url(&clients), url(&peers));
+        let (mut endpoint, peer) = (url(&clients), url(&peers));
+        if flags.contains(&"--cert-file") {
+            endpoint = endpoint.replace("http:", "https:");
+        }
         let mut command = Command::new(binary);
         command.arg("--data-dir").arg(dir.path().join("etcd"));
         command.args(["--listen-client-urls", &endpoint, "--advertise-client-urls", &endpoint]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &format!("default={peer}"), "--unsafe-no-fsync"]);
-        command.args(["--experimental-watch-progress-notify-interval", "100ms", "--log-level", "error"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        command.args(["--experimental-watch-progress-notify-interval", "100ms", "--log-level", "panic"]);
+        command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
         drop((clients, peers));
         let process = command.spawn().unwrap();
         Self { process, endpoint, _dir: dir }
