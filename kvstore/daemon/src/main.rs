@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! flags, ETCD_*, YAML ─► settings ─► server ─► until SIGTERM
+//! snapshot …          ─► a file that etcdctl saved is checked, told of or restored
 //! ```
 //!
 //! Exit codes are etcd's: 0 after an orderly end, 1 if the store failed, 2 if the flags could not be understood.
@@ -10,6 +11,7 @@ mod flags;
 mod log;
 mod notify;
 mod settings;
+mod snapshot;
 
 use std::env;
 use std::process::ExitCode;
@@ -21,6 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::flags::{Invocation, Values};
 use crate::settings::Settings;
+use crate::snapshot::Failure;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,7 +32,21 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
-    match flags::parse(env::args().skip(1), env::vars()) {
+    let mut arguments = env::args().skip(1).peekable();
+    if arguments.next_if(|word| word == snapshot::COMMAND).is_some() {
+        return match snapshot::run(arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(Failure::Misused(text)) => {
+                eprintln!("{text}");
+                ExitCode::from(MISUSED)
+            }
+            Err(Failure::Failed(error)) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    match flags::parse(arguments, env::vars()) {
         Ok(Invocation::Help) => print!("{}", flags::help()),
         Ok(Invocation::Version) => print!("{}", flags::VERSION),
         Ok(Invocation::Serve(values)) => return serve(&values),

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use landbridge_kvstore_server::backup::RestoreOptions;
 use landbridge_kvstore_server::engine::EngineOptions;
+use landbridge_kvstore_server::wal::WalOptions;
 use landbridge_kvstore_server::{Access, AuthOptions, ListenUrl, ServerOptions, ServiceSettings};
 
 use crate::flags::{Values, parse_duration};
@@ -39,6 +41,22 @@ impl Settings {
         let options = ServerOptions { engine: engine(values, &mut notes)?, listen, advertise, tls, access };
         Ok(Self { options, service: service(values)?, notes })
     }
+}
+
+/// The member that a snapshot is restored to, from the flags that it is started with afterwards.
+///
+/// # Errors
+/// Which flags do not go together.
+pub(crate) fn of_restored_member(values: &Values) -> Result<RestoreOptions> {
+    Ok(RestoreOptions {
+        data_dir: data_dir(values)?,
+        name: values.text("name").to_owned(),
+        cluster: cluster::of(values)?,
+        advertise: advertised(values, "initial-advertise-peer-urls")?,
+        bump_revision: 0,
+        mark_compacted: false,
+        wal: WalOptions::default(),
+    })
 }
 
 /// What works in etcd, and not here until it is made.

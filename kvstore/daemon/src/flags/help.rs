@@ -14,6 +14,7 @@ Usage:
   landbridge-kvstore [flags]            Be a store, until SIGTERM
   landbridge-kvstore --data-dir D       All that is needed: clients at http://localhost:2379
   landbridge-kvstore --version          Tell the version
+  landbridge-kvstore snapshot --help    Check, look at or restore what `etcdctl snapshot save` saved
 
 Each flag is also a variable: --data-dir is ETCD_DATA_DIR. A flag counts more than its variable.
 A switch alone means true; --switch=false turns it off.

@@ -15,6 +15,19 @@ pub(crate) struct Values {
 }
 
 impl Values {
+    /// The values of these flags, and the defaults of all others.
+    ///
+    /// # Errors
+    /// As [`Self::set`], and if there is no such flag.
+    pub(crate) fn of(given: impl IntoIterator<Item = (&'static str, String)>) -> Result<Self, UsageError> {
+        let mut values = Self::default();
+        for (name, value) in given {
+            let flag = find(name).ok_or_else(|| UsageError::NoFlag(name.to_owned()))?;
+            values.set(flag, value)?;
+        }
+        Ok(values)
+    }
+
     /// Takes a value. A later one counts more.
     ///
     /// # Errors

@@ -1,45 +1,10 @@
-//! The binary: how it starts, says that it is there, and ends.
+//! How the binary starts, says that it is there, and ends.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-use std::net::TcpListener;
-use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
 use landbridge_lab::requirement::{Requirement, met};
 
-fn store(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_landbridge-kvstore"));
-    command.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap()).stdin(Stdio::null());
-    command
-}
-
-/// Ends with the test, however that ends.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_url() -> String {
-    format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
-}
-
-fn terminate(running: &mut Running) -> std::process::ExitStatus {
-    let killed = Command::new("kill").arg(running.0.id().to_string()).status().unwrap();
-    assert!(killed.success());
-    running.0.wait().unwrap()
-}
-
-fn etcdctl(endpoint: &str, args: &[&str]) -> Output {
-    let mut command = Command::new("etcdctl");
-    command.env("ETCDCTL_API", "3").args(["--endpoints", endpoint]).args(args).output().unwrap()
-}
+use crate::program::{Running, etcdctl, free_url, store};
 
 #[test]
 fn a_service_manager_hears_that_it_is_ready_and_sigterm_ends_it_in_order() {
@@ -47,22 +12,14 @@ fn a_service_manager_hears_that_it_is_ready_and_sigterm_ends_it_in_order() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("notify");
-    let manager = UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     let (url, data) = (free_url(), dir.path().join("data"));
     for round in 0..2 {
-        let mut command = store(&["-data-dir", data.to_str().unwrap(), "--listen-client-urls", &url]);
-        command.env("NOTIFY_SOCKET", &path).env("ETCD_ADVERTISE_CLIENT_URLS", &url).stderr(Stdio::null());
-        let mut running = Running(command.spawn().unwrap());
-        let mut said = [0; 64];
-        let length = manager.recv(&mut said).unwrap();
-        assert_eq!(&said[..length], b"READY=1\n");
+        let mut running = Running::start(&data, &url, &[]);
         if round == 0 {
             assert_eq!(etcdctl(&url, &["put", "k", "v"]).stdout, b"OK\n");
         }
         assert_eq!(etcdctl(&url, &["get", "k", "--print-value-only"]).stdout, b"v\n");
-        assert_eq!(terminate(&mut running).code(), Some(0));
+        assert_eq!(running.terminate().code(), Some(0));
     }
 }
 

@@ -1,0 +1,7 @@
+//! The binary, as its users run it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod program;
+mod snapshot;
+mod start;
