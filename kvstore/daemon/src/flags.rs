@@ -49,6 +49,8 @@ pub(crate) enum Kind {
     Switch,
     /// A number, 0 or more.
     Number,
+    /// A number, which may be less than 0.
+    Integer,
     /// A time such as `5m` or `1h30m`, in Go's form.
     Duration,
     /// One of these.

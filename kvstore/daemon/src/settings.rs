@@ -61,8 +61,7 @@ pub(crate) fn of_restored_member(values: &Values) -> Result<RestoreOptions> {
 
 /// What works in etcd, and not here until it is made.
 fn not_yet(values: &Values) -> Result<Vec<String>> {
-    const NOT_YET: [&str; 7] = [
-        "quota-backend-bytes",
+    const NOT_YET: [&str; 6] = [
         "max-concurrent-streams",
         "grpc-keepalive-min-time",
         "grpc-keepalive-interval",
@@ -115,6 +114,7 @@ fn engine(values: &Values, notes: &mut Vec<String>) -> Result<EngineOptions> {
         cluster: cluster::of(values)?,
         peers: cluster::peers(values, notes)?,
         snapshot_entries,
+        quota_bytes: values.integer("quota-backend-bytes"),
         election_timeout,
         heartbeat,
         token_ttl: Duration::from_secs(match values.number("auth-token-ttl") {

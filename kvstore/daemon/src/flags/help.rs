@@ -29,7 +29,7 @@ pub(crate) fn help() -> String {
         for flag in group.flags {
             let takes = match flag.kind {
                 Kind::Switch => "",
-                Kind::Number => " N",
+                Kind::Number | Kind::Integer => " N",
                 Kind::Duration => " TIME",
                 Kind::Text | Kind::Choice(_) => " TEXT",
             };

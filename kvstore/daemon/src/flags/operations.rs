@@ -1,6 +1,6 @@
 //! Flags of limits, metrics, logs and of what etcd does inside.
 
-use super::Kind::{Choice, Duration, Number, Switch, Text};
+use super::Kind::{Choice, Duration, Integer, Number, Switch, Text};
 use super::{Flag, none, refused, works};
 
 const LEVELS: super::Kind = Choice(&["debug", "info", "warn", "error", "dpanic", "panic", "fatal"]);
@@ -12,7 +12,12 @@ const CONSTANT_PAUSE: &str = "compaction takes small steps beside requests";
 const CHECKED: &str = "data is checked by its checksums whenever it is read from disk";
 
 pub(super) const FLAGS: &[Flag] = &[
-    works("quota-backend-bytes", Number, "0", "Bytes on disk above which writes are refused; 0 is 2 GiB"),
+    works(
+        "quota-backend-bytes",
+        Integer,
+        "0",
+        "Bytes of keys and history above which writes are refused; 0 is 2 GiB, less is no limit",
+    ),
     works("max-concurrent-streams", Number, "4294967295", "Streams that one connection may have"),
     works("grpc-keepalive-min-time", Duration, "5s", "How often a client may ask whether the store lives"),
     works(

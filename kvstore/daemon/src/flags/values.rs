@@ -70,6 +70,10 @@ impl Values {
         self.text(name).parse().unwrap_or(0)
     }
 
+    pub(crate) fn integer(&self, name: &str) -> i64 {
+        self.text(name).parse().unwrap_or(0)
+    }
+
     pub(crate) fn duration(&self, name: &str) -> Duration {
         parse_duration(self.text(name)).unwrap_or_default()
     }
@@ -109,6 +113,7 @@ pub(super) fn check(flag: &Flag, value: &str) -> Result<(), String> {
     let wanted = match flag.kind {
         Kind::Switch if parse_switch(value).is_none() => "true or false".to_owned(),
         Kind::Number if value.parse::<u64>().is_err() => "a number, 0 or more".to_owned(),
+        Kind::Integer if value.parse::<i64>().is_err() => "a number".to_owned(),
         Kind::Duration if parse_duration(value).is_none() => "a time such as 5m or 300ms".to_owned(),
         Kind::Choice(choices)
             if !(choices.contains(&value) || value.is_empty() && flag.default.is_empty()) =>

@@ -75,6 +75,14 @@ fn retention_counts_hours_where_it_has_no_unit() {
 }
 
 #[test]
+fn a_quota_may_be_less_than_nothing_which_is_none() {
+    let quota = |line| settings(line).map(|settings| (settings.options.engine.quota_bytes, settings.notes));
+    assert_eq!(quota("").unwrap(), (0, Vec::new()));
+    assert_eq!(quota("--quota-backend-bytes 8589934592").unwrap(), (8 << 30, Vec::new()));
+    assert_eq!(quota("--quota-backend-bytes=-1").unwrap(), (-1, Vec::new()));
+}
+
+#[test]
 fn data_of_etcd_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(dir.path().join("member/snap")).unwrap();
