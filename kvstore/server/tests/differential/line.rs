@@ -95,9 +95,9 @@ impl Line {
                 }
                 return Ok(taken);
             }
-            let missing =
-                format!("watch {id} waits for {events} events and has {count}, end: {end}: {queue:?}");
-            self.expect_none(PATIENCE).await.map_err(|error| format!("{error}; {missing}"))?;
+            self.expect_none(PATIENCE).await.map_err(|error| {
+                format!("{error}; watch {id} waits for {events} events and has {count}, for its end: {end}")
+            })?;
         }
     }
 

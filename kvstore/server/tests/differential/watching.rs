@@ -112,22 +112,23 @@ impl Watching {
         self.read_journal(revisions.now).await?;
         for (number, slot) in &mut self.slots {
             for (id, mut watch) in std::mem::take(&mut slot.watches) {
-                let of = format!("stream {number}, watch {id} ({:?})", watch.request);
+                let of =
+                    |request: &pb::WatchCreateRequest| format!("stream {number}, watch {id} ({request:?})");
                 let expected = watch.events(&self.journal, revisions.compacted);
                 let mut ends = Both { ours: None, etcd: None };
                 for ((name, line), (_, end)) in slot.lines.each().into_iter().zip(ends.each()) {
                     let news = line.take(id, expected.len(), watch.doomed).await;
                     *end = news
                         .and_then(|news| watch.check(&expected, news, &mut self.tally))
-                        .map_err(|error| format!("{of}, {name}: {error}"))?;
+                        .map_err(|error| format!("{}, {name}: {error}", of(&watch.request)))?;
                 }
                 match (ends.ours, ends.etcd) {
                     (None, None) => {
                         watch.seen = self.journal.len();
                         slot.watches.insert(id, watch);
                     }
-                    (Some(ours), Some(etcd)) if watch.doomed => drop(same(&of, ours, etcd)?),
-                    ends => return Err(format!("{of} ended: {ends:?}")),
+                    (Some(ours), Some(etcd)) if watch.doomed => drop(same(&of(&watch.request), ours, etcd)?),
+                    ends => return Err(format!("{} ended: {ends:?}", of(&watch.request))),
                 }
             }
         }
@@ -148,7 +149,10 @@ impl Watching {
             watches: BTreeMap::new(),
             doomed: BTreeSet::new(),
         });
-        if slot.doomed.contains(&request.watch_id) {
+        let past = request.start_revision != 0;
+        let doomed = past && request.start_revision < revisions.compacted;
+        // The id of one that a compaction ends is not asked for: etcd would not give it again.
+        if request.watch_id != 0 && (doomed || slot.doomed.contains(&request.watch_id)) {
             *self.differences.entry(Allowed::EndedByCompaction).or_default() += 1;
             request.watch_id = 0;
         }
@@ -157,9 +161,7 @@ impl Watching {
         let ours = ours.map_err(|error| format!("ours: {error}"))?;
         let created = same("created", ours, etcd.map_err(|error| format!("etcd: {error}"))?)?;
         if !created.canceled {
-            let past = request.start_revision != 0;
             let start = if past { request.start_revision } else { revisions.now + 1 };
-            let doomed = past && start < revisions.compacted;
             if doomed {
                 slot.doomed.insert(created.watch_id);
             }
