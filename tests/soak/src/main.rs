@@ -1,5 +1,6 @@
 //! Runs scenarios over and over for as long as it is told to, and ends at the first that fails or leaks.
 
+mod kvstore_differential;
 mod lab_churn;
 mod resources;
 
@@ -26,7 +27,8 @@ struct Args {
 /// A scenario makes its choices with `dice`, and cleans up after itself.
 type Scenario = fn(&mut fastrand::Rng) -> Result<()>;
 
-const SCENARIOS: [(&str, Scenario); 1] = [("lab churn", lab_churn::run)];
+const SCENARIOS: [(&str, Scenario); 2] =
+    [("lab churn", lab_churn::run), ("kvstore differential", kvstore_differential::run)];
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
