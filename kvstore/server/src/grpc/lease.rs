@@ -161,7 +161,7 @@ impl pb::lease_server::Lease for Service {
             Ok::<_, AccessError>((store.revision(), leases))
         };
         let (revision, mut leases) = self.look_as(&permissions, look)??;
-        leases.sort_by_cached_key(|lease| self.engine().lease_remaining(*lease));
+        self.engine().sort_leases(&mut leases);
         Ok(Response::new(pb::LeaseLeasesResponse {
             header: Some(self.header(revision)),
             leases: leases.into_iter().map(|lease| pb::LeaseStatus { id: lease.get() }).collect(),
