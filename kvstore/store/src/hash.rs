@@ -18,7 +18,7 @@ pub struct HashKv {
 }
 
 impl Store {
-    /// The checksum at `revision`; 0 is the current one. Looks at everything: on a clone, where writers do not wait.
+    /// The checksum at `revision`; 0 is the current one, and below 0 there is nothing, as in etcd. Looks at everything: on a clone, where writers do not wait.
     ///
     /// # Errors
     /// [`RangeError`] if the revision is compacted or not reached.
@@ -29,7 +29,7 @@ impl Store {
         if revision > 0 && revision < self.compacted {
             return Err(RangeError::Compacted);
         }
-        let revision = if revision <= 0 { self.revision() } else { revision };
+        let revision = if revision == 0 { self.revision() } else { revision };
         // Of what the compaction kept, etcd takes what would be kept at `revision`; all of it if no key exists there.
         let none_exists = self.keys.iter().all(|versions| versions.at(revision).is_none());
         let mut hashed: Vec<(i64, u32, &KeyValue)> = Vec::with_capacity(self.keys.count().items);

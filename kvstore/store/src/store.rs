@@ -184,13 +184,20 @@ impl Store {
 
     /// Checks what depends on the state. A put that passes cannot fail.
     pub(crate) fn check_put(&self, request: &PutRequest) -> Result<(), StoreError> {
-        if request.lease.is_some_and(|lease| !self.leases.exists(lease)) {
-            return Err(StoreError::LeaseNotFound);
-        }
-        if (request.ignore_value || request.ignore_lease) && self.current(&request.key).is_none() {
-            return Err(StoreError::KeyNotFound);
-        }
-        Ok(())
+        self.check_put_lease(request)?;
+        self.check_put_key(request)
+    }
+
+    /// Checks that the lease is there.
+    pub(crate) fn check_put_lease(&self, request: &PutRequest) -> Result<(), StoreError> {
+        let missing = request.lease.is_some_and(|lease| !self.leases.exists(lease));
+        if missing { Err(StoreError::LeaseNotFound) } else { Ok(()) }
+    }
+
+    /// Checks that there is what is to be kept.
+    pub(crate) fn check_put_key(&self, request: &PutRequest) -> Result<(), StoreError> {
+        let keeps = request.ignore_value || request.ignore_lease;
+        if keeps && self.current(&request.key).is_none() { Err(StoreError::KeyNotFound) } else { Ok(()) }
     }
 }
 

@@ -194,7 +194,8 @@ impl Store {
 
     fn check_puts(&self, branch: &Branch<'_>) -> Result<(), StoreError> {
         branch.steps.iter().try_for_each(|step| match step {
-            Step::Put(put) => self.check_put(put),
+            // The other way round than for a put by itself.
+            Step::Put(put) => self.check_put_key(put).and_then(|()| self.check_put_lease(put)),
             Step::Txn(inner) => self.check_puts(inner),
             Step::Range(_) | Step::Delete(_) => Ok(()),
         })

@@ -51,7 +51,7 @@ async fn change(client: &Client) {
 async fn hashes(client: &Client, compacted: &[i64]) -> Vec<Result<(u32, i64), (Code, String)>> {
     let mut maintenance = MaintenanceClient::new(client.channel.clone());
     let mut hashes = Vec::new();
-    for revision in (0..20).filter(|revision| !compacted.contains(revision)) {
+    for revision in (-1..20).filter(|revision| !compacted.contains(revision)) {
         let answer = maintenance.hash_kv(pb::HashKvRequest { revision }).await;
         let answer = answer.map(|answer| {
             let answer = answer.into_inner();

@@ -40,6 +40,7 @@ pub(crate) enum Reply {
     Leases(pb::LeaseLeasesResponse),
     KeepAlive(Vec<pb::LeaseKeepAliveResponse>),
     Alarms(pb::AlarmResponse),
+    HashKv(pb::HashKvResponse),
 }
 
 impl Reply {
@@ -58,6 +59,7 @@ impl Reply {
             Self::Leases(reply) => vec![&mut reply.header],
             Self::KeepAlive(replies) => replies.iter_mut().map(|reply| &mut reply.header).collect(),
             Self::Alarms(reply) => vec![&mut reply.header],
+            Self::HashKv(reply) => vec![&mut reply.header],
         }
     }
 }
@@ -106,6 +108,7 @@ impl Client {
             Operation::Alarms => {
                 self.maintenance.alarm(pb::AlarmRequest::default()).await.map(reply(Reply::Alarms))
             }
+            Operation::HashKv(request) => self.maintenance.hash_kv(request).await.map(reply(Reply::HashKv)),
             Operation::Watch { .. }
             | Operation::CancelWatch { .. }
             | Operation::RequestProgress { .. }

@@ -84,6 +84,7 @@ impl Coverage {
             Operation::RequestProgress { .. } => self.option("watch progress request", true),
             Operation::CloseStream { .. } => self.option("watch close stream", true),
             Operation::Sync => self.option("sync", true),
+            Operation::HashKv(request) => self.revision("hash", request.revision, revisions),
             Operation::Alarms => self.option("alarms", true),
         }
     }

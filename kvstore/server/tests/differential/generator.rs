@@ -62,8 +62,9 @@ impl Generator {
             950..972 => self.cancel_watch(),
             972..982 => self.request_progress(),
             982..988 => self.close_stream(),
-            988..998 => Operation::Sync,
-            998 => Operation::Alarms,
+            988..996 => Operation::Sync,
+            996 => Operation::Alarms,
+            997..999 => self.hash_kv(),
             _ => self.long_catch_up(),
         }
     }

@@ -134,7 +134,9 @@ impl Line {
         let progress = response.events.is_empty() && !response.canceled;
         if progress && response.watch_id == -1 {
             self.progress.push(revision);
-            for queue in self.queues.values_mut() {
+            // What ended is no longer on the stream, even if nobody has looked at that yet.
+            for queue in self.queues.values_mut().filter(|queue| !matches!(queue.back(), Some(News::End(_))))
+            {
                 queue.push_back(News::Progress { revision, asked_for: true });
             }
             return Ok(None);

@@ -45,6 +45,8 @@ pub(crate) enum Operation {
     /// Waits until all watches have been told everything, and compares that.
     Sync,
     Alarms,
+    /// A checksum of all keys and their history, which has to be etcd's.
+    HashKv(pb::HashKvRequest),
 }
 
 /// The revisions that [`NOW`] and [`COMPACTED`] stand for.
@@ -99,6 +101,7 @@ impl Operation {
             Self::Range(request) => revisions.range(request),
             Self::Txn(request) => revisions.txn(request),
             Self::Compact(request) => revisions.resolve(&mut request.revision),
+            Self::HashKv(request) => revisions.resolve(&mut request.revision),
             Self::Watch { request, .. } => revisions.resolve(&mut request.start_revision),
             _ => {}
         }

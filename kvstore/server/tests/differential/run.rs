@@ -1,5 +1,6 @@
 //! Runs one sequence against both stores, operation by operation, until an answer differs.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
 use tokio::time::timeout;
 
-use crate::allowed::{Differences, even_out};
+use crate::allowed::{Allowed, Differences, even_out};
 use crate::answer::{Answer, Client, Reply};
 use crate::coverage::Coverage;
 use crate::operation::{COMPACTED, NOW, Operation, Revisions};
@@ -47,6 +48,7 @@ pub(crate) async fn run(etcd: &Path, operations: &[Operation]) -> Result<Report,
         clients: Both { ours: Client::new(&channels.ours), etcd: Client::new(&channels.etcd) },
         watching,
         revisions: Revisions { now: 1, compacted: 0 },
+        compacted: BTreeSet::new(),
         report: Report::default(),
     };
     for (index, operation) in operations.iter().chain(&last_look()).enumerate() {
@@ -83,6 +85,10 @@ fn last_look() -> Vec<Operation> {
     let revisions = [0, COMPACTED, COMPACTED + 1, NOW - 100, NOW - 10, NOW - 3, NOW - 1];
     let mut operations = vec![Operation::Sync, Operation::Leases];
     operations.extend(revisions.map(|revision| Operation::Range(pb::RangeRequest { revision, ..all() })));
+    operations.extend(
+        [0, COMPACTED, COMPACTED + 1, NOW - 10]
+            .map(|revision| Operation::HashKv(pb::HashKvRequest { revision })),
+    );
     operations.extend((1..=8).map(|id| Operation::TimeToLive(pb::LeaseTimeToLiveRequest { id, keys: true })));
     operations
 }
@@ -91,6 +97,8 @@ struct Sequence {
     clients: Both<Client>,
     watching: Watching,
     revisions: Revisions,
+    /// All revisions that were compacted to.
+    compacted: BTreeSet<i64>,
     report: Report,
 }
 
@@ -99,7 +107,13 @@ impl Sequence {
         self.report.coverage.note(operation, self.revisions);
         if matches!(operation, Operation::Compact(_)) {
             // What a watch that is behind is told of what is compacted depends on the moment.
-            self.watching.sync(self.revisions).await?;
+            self.watching.settle(self.revisions).await?;
+        }
+        if let Operation::HashKv(request) = operation
+            && self.compacted.contains(&request.revision)
+        {
+            *self.report.differences.entry(Allowed::HashOfCompacted).or_default() += 1;
+            return Ok(());
         }
         let Both { ours, etcd } = &mut self.clients;
         let answers = async { tokio::join!(ours.ask(operation.clone()), etcd.ask(operation.clone())) };
@@ -124,6 +138,7 @@ impl Sequence {
         }
         if let (Operation::Compact(request), Reply::Compact(_)) = (operation, &reply) {
             self.revisions.compacted = request.revision;
+            self.compacted.insert(request.revision);
         }
         Ok(())
     }

@@ -158,6 +158,11 @@ pub(crate) async fn a_transaction_that_cannot_be_carried_out_changes_nothing(cli
     // What is wrong with a put is told before what is wrong with a range in front of it.
     let both = vec![op(Request::RequestRange(future.clone())), op(Request::RequestPut(leased.clone()))];
     assert_refused(client.txn(then(both)).await, Code::NotFound, "etcdserver: requested lease not found");
+    // A key that is not there is told before a lease that is not; a put by itself is looked at the other way round.
+    let kept = pb::PutRequest { ignore_value: true, ..leased };
+    let refused = client.txn(then(vec![op(Request::RequestPut(kept.clone()))])).await;
+    assert_refused(refused, Code::InvalidArgument, "etcdserver: key not found");
+    assert_refused(client.kv().put(kept).await, Code::NotFound, "etcdserver: requested lease not found");
     // No revision is below 0 here, though it would be the current one of a range by itself.
     let negative = pb::RangeRequest { revision: -2, ..client.range_of("a", "b") };
     let refused = client.txn(then(vec![op(Request::RequestRange(negative))])).await;

@@ -109,10 +109,16 @@ impl Generator {
         pb::DeleteRangeRequest { key, range_end, prev_kv: self.chance(400) }
     }
 
+    pub(super) fn hash_kv(&mut self) -> Operation {
+        let past = self.past(30);
+        let revision =
+            self.pick(&[0, -1, NOW, NOW + 1, COMPACTED, COMPACTED - 1, COMPACTED - 2, COMPACTED + 1, past]);
+        Operation::HashKv(pb::HashKvRequest { revision })
+    }
+
     pub(super) fn compact(&mut self) -> Operation {
         let revision = match self.dice.u32(..12) {
-            0 => 0,
-            1 => -1,
+            0..2 => -1,
             2 => COMPACTED,
             3 => NOW + 1,
             4 => NOW,

@@ -21,6 +21,9 @@ impl Generator {
         if puts(&txn) {
             close_deletions(&mut txn);
         }
+        if keys.is_none() {
+            single_inner(&mut txn);
+        }
         txn
     }
 
@@ -128,6 +131,20 @@ impl Generator {
             }
         }
         request
+    }
+}
+
+/// Leaves one inner transaction beside others, see [`crate::allowed::NOT_DRAWN`].
+fn single_inner(txn: &mut pb::TxnRequest) {
+    for ops in [&mut txn.success, &mut txn.failure] {
+        let mut inner = ops.iter_mut().filter(|op| matches!(op.request, Some(Request::RequestTxn(_))));
+        if let Some(pb::RequestOp { request: Some(Request::RequestTxn(first)) }) = inner.next() {
+            single_inner(first);
+        }
+        for op in inner {
+            let range = pb::RangeRequest { key: Bytes::from_static(b"b"), ..Default::default() };
+            op.request = Some(Request::RequestRange(range));
+        }
     }
 }
 
