@@ -24,26 +24,14 @@ pub enum PlantedBug {
     RenameNotSynced,
 }
 
-#[cfg(test)]
-mod switch {
-    use std::cell::Cell;
+#[cfg(any(test, feature = "planted-bugs"))]
+pub use switch::{plant, planted};
 
-    use super::PlantedBug;
-
-    thread_local! {
-        /// For one thread, so that the tests beside it are not hit.
-        static PLANTED: Cell<Option<PlantedBug>> = const { Cell::new(None) };
-    }
-
-    /// Whether a fault is put in.
-    pub fn planted(bug: PlantedBug) -> bool {
-        PLANTED.get() == Some(bug)
-    }
-
-    /// Puts one fault in, or none, for this thread.
-    pub fn plant(bug: Option<PlantedBug>) {
-        PLANTED.set(bug);
-    }
+/// Whether a fault is put in: never.
+#[cfg(not(any(test, feature = "planted-bugs")))]
+#[inline]
+pub const fn planted(_: PlantedBug) -> bool {
+    false
 }
 
 #[cfg(all(feature = "planted-bugs", not(test)))]
@@ -66,12 +54,24 @@ mod switch {
     }
 }
 
-#[cfg(any(test, feature = "planted-bugs"))]
-pub use switch::{plant, planted};
+#[cfg(test)]
+mod switch {
+    use std::cell::Cell;
 
-/// Whether a fault is put in: never.
-#[cfg(not(any(test, feature = "planted-bugs")))]
-#[inline]
-pub const fn planted(_: PlantedBug) -> bool {
-    false
+    use super::PlantedBug;
+
+    thread_local! {
+        /// For one thread, so that the tests beside it are not hit.
+        static PLANTED: Cell<Option<PlantedBug>> = const { Cell::new(None) };
+    }
+
+    /// Whether a fault is put in.
+    pub fn planted(bug: PlantedBug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+
+    /// Puts one fault in, or none, for this thread.
+    pub fn plant(bug: Option<PlantedBug>) {
+        PLANTED.set(bug);
+    }
 }

@@ -175,12 +175,12 @@ impl<'a> KeyFile<'a> {
         }
         let der = PrivateKeyDer::from_pem_slice(&self.bytes).map_err(|error| self.refused(&error))?;
         let refused = |error: ring::error::KeyRejected| self.refused(&error);
-        let pkcs8 = || match &der {
-            PrivateKeyDer::Pkcs8(der) => Ok(der.secret_pkcs8_der()),
-            _ => {
-                let reason = "it has to be in PKCS #8 form: \"openssl pkcs8 -topk8 -nodes\" makes it so";
-                Err(self.refused(&reason))
+        let pkcs8 = || {
+            if let PrivateKeyDer::Pkcs8(der) = &der {
+                return Ok(der.secret_pkcs8_der());
             }
+            let reason = "it has to be in PKCS #8 form: \"openssl pkcs8 -topk8 -nodes\" makes it so";
+            Err(self.refused(&reason))
         };
         Ok(match algorithm {
             Algorithm::ES256 | Algorithm::ES384 => {

@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use landbridge_kvstore_store::{BuildError, Event, KeyRange, RangeRequest, Store, StoreBuilder, StorePart};
+use landbridge_kvstore_store::{
+    BuildError, Event, KeyRange, KeyValue, RangeRequest, Store, StoreBuilder, StorePart,
+};
 use sha2::{Digest, Sha256};
 
 use super::alarms::Alarms;
@@ -245,7 +247,7 @@ pub(super) fn read_backup_on(disk: &dyn Disk, path: &Path) -> Result<Backup, Bac
 fn is_current(store: &Store, event: &Event) -> bool {
     let Some(kv) = event.put() else { return false };
     let range = RangeRequest::new(KeyRange::Single(Bytes::copy_from_slice(kv.key())));
-    let found = store.range(&range).ok().and_then(|found| found.kvs.first().map(|now| now.mod_revision()));
+    let found = store.range(&range).ok().and_then(|found| found.kvs.first().map(KeyValue::mod_revision));
     found == Some(kv.mod_revision())
 }
 

@@ -21,6 +21,7 @@ pub(super) use snapshot::{Block, Head, decode_block, encode_end, encode_head, en
     unreachable_pub,
     unused_qualifications,
     clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     clippy::pedantic,
     reason = "generated"
 )]

@@ -61,7 +61,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Disk> for Builder {
         let options = options(dir.path().to_owned());
         let surroundings = Surroundings::default();
         let disk: Arc<dyn wal::disk::Disk> = Arc::new(RealDisk);
-        let found = recover_data(&options, Arc::clone(&disk), Making::Ahead, &surroundings);
+        let found = recover_data(&options, &disk, Making::Ahead, &surroundings);
         let Found { identity, mut log, writer, queue, state, snapshot, .. } = found.unwrap();
         assert!(snapshot.is_none());
         let shared_log = log.get_log_reader().await;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use landbridge_kvstore_store::{KeyRange, PutRequest, RangeRequest, Store};
+use landbridge_kvstore_store::{KeyRange, KeyValue, PutRequest, RangeRequest, Store};
 use openraft::Membership;
 use openraft::storage::RaftLogStorage;
 use openraft::type_config::TypeConfigExt;
@@ -19,6 +19,7 @@ use super::snapshot;
 use super::types::{Entry, Flushed, LogId, Payload, Proposal, TypeConfig, Vote};
 use super::{Command, EngineOptions};
 use crate::planted::{PlantedBug, plant};
+use crate::wal::disk::Disk;
 use crate::wal::disk::memory::{Faults, Loss, MemoryDisk};
 use crate::wal::{Making, WalOptions};
 
@@ -63,7 +64,8 @@ struct Acknowledged {
 }
 
 fn recovered(disk: &MemoryDisk) -> Result<Found, super::OpenError> {
-    recover_data(&options(), Arc::new(disk.clone()), Making::WhenNeeded, &Surroundings::default())
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    recover_data(&options(), &disk, Making::WhenNeeded, &Surroundings::default())
 }
 
 /// Has the writer write what is in the queue, and ends it. A new one goes on from disk.
@@ -155,7 +157,7 @@ fn check(disk: &MemoryDisk, acknowledged: &Acknowledged) -> Result<(), String> {
         let read = store
             .range(&RangeRequest::new(KeyRange::Single(key(index))))
             .map_err(|error| error.to_string())?;
-        if read.kvs.first().map(|kv| kv.value()) != Some(&value(index)[..]) {
+        if read.kvs.first().map(KeyValue::value) != Some(&value(index)[..]) {
             return Err(format!("the value of entry {index} is not there"));
         }
     }

@@ -62,6 +62,10 @@ pub(super) struct Found {
     pub(super) snapshot: Option<(SnapshotMeta, PathBuf)>,
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "every part is made once, in the order in which they need each other"
+)]
 pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
     let config = Arc::new(config(&options)?);
     let mut listeners = Vec::new();
@@ -75,7 +79,7 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
     let (failure, counters) = (Arc::clone(&surroundings.failure), Arc::clone(&surroundings.counters));
     let stop = surroundings.stop.clone();
     let (from, on) = (options.clone(), Arc::clone(&disk));
-    let found = move || recover_as(&from, new, on, Making::Ahead, &surroundings);
+    let found = move || recover_as(&from, new, &on, Making::Ahead, &surroundings);
     let found = tokio::task::spawn_blocking(found);
     let Found { identity, log, memory, writer, room, queue, state, snapshot } =
         found.await.map_err(|ended| OpenError::Failed { reason: ended.to_string() })??;
@@ -327,7 +331,7 @@ pub(super) struct Surroundings {
 #[cfg(test)]
 pub(super) fn recover_data(
     options: &EngineOptions,
-    disk: Arc<dyn Disk>,
+    disk: &Arc<dyn Disk>,
     making: Making,
     surroundings: &Surroundings,
 ) -> Result<Found, OpenError> {
@@ -338,13 +342,13 @@ pub(super) fn recover_data(
 pub(super) fn recover_as(
     options: &EngineOptions,
     new: Option<Identity>,
-    disk: Arc<dyn Disk>,
+    disk: &Arc<dyn Disk>,
     making: Making,
     surroundings: &Surroundings,
 ) -> Result<Found, OpenError> {
     let (wal_dir, snapshot_dir) = (wal_dir(&options.data_dir), snapshot_dir(&options.data_dir));
     for dir in [&wal_dir, &snapshot_dir] {
-        create_dirs(&*disk, dir).map_err(OpenError::io("create", dir))?;
+        create_dirs(&**disk, dir).map_err(OpenError::io("create", dir))?;
     }
     let ClusterOptions { token, initial, .. } = &options.cluster;
     let advertise = &options.peers.advertise;
@@ -357,16 +361,15 @@ pub(super) fn recover_as(
     // Holds the lock of the data folder from here on.
     let mut replay = Replay::default();
     let mut visit = |number, payload: &[u8]| replay.frame(number, payload);
-    let (wal, opened) =
-        Wal::open_on(Arc::clone(&disk), &wal_dir, options.wal, making, &prologue, &mut visit)?;
+    let (wal, opened) = Wal::open_on(Arc::clone(disk), &wal_dir, options.wal, making, &prologue, &mut visit)?;
     let recovered = replay.finish(opened.prologue.as_deref().unwrap_or(&prologue));
     let recovered =
         recovered.map_err(|error| OpenError::Log { path: wal_dir.clone(), source: error.into() })?;
     let identity = recovered.identity;
     let (log, writer) = recovered.into_parts();
 
-    snapshot::remove_unfinished(&*disk, &snapshot_dir)?;
-    let (mut state, snapshot) = match snapshot::list(&*disk, &snapshot_dir)?.into_iter().next() {
+    snapshot::remove_unfinished(&**disk, &snapshot_dir)?;
+    let (mut state, snapshot) = match snapshot::list(&**disk, &snapshot_dir)?.into_iter().next() {
         None => (State::default(), None),
         Some(path) => {
             let file = disk.open(&path, Access::Read).map_err(OpenError::io("open", &path))?;

@@ -313,7 +313,7 @@ pub(super) fn read_padded(
     }
     let store = store.finish().map_err(|error| reader.damaged(error.into()))?;
     let Head { cluster_id, last_applied, membership, alarms, auth, members } = head;
-    let state = State { store, auth, alarms, members, last_applied, membership };
+    let state = State { store, auth, members, alarms, last_applied, membership };
     Ok(Loaded { cluster_id, state })
 }
 

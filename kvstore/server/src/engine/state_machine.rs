@@ -273,16 +273,13 @@ impl Shared {
 
     /// Lets go of what compactions forgot, at no more than so many keys. Returns whether there is more to do.
     pub(super) fn sweep(&self, max_keys: usize) -> bool {
-        let more = {
-            let mut state = self.state.write().expect("the only writers have not panicked");
-            let more = state.store.compact_step(max_keys);
-            self.size.store(state.store.size_bytes(), Ordering::Relaxed);
-            if !more {
-                // Under the lock, so that a compaction that comes now is not said to be done.
-                self.sweeping.send_replace(false);
-            }
-            more
-        };
+        let mut state = self.state.write().expect("the only writers have not panicked");
+        let more = state.store.compact_step(max_keys);
+        self.size.store(state.store.size_bytes(), Ordering::Relaxed);
+        if !more {
+            // Under the lock, so that a compaction that comes now is not said to be done.
+            self.sweeping.send_replace(false);
+        }
         more
     }
 

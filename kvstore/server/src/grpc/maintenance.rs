@@ -33,7 +33,7 @@ fn send_copy(copy: &backup::Copy, pieces: &mpsc::Sender<Piece>) {
     let sent = copy.size_bytes().and_then(|len| {
         // etcd does not count the checksum, and neither do clients that show how far they are.
         let remaining = len - backup::HASH_BYTES;
-        let mut out = Pieces { pieces, buffer: BytesMut::new(), remaining };
+        let mut out = Pieces { sender: pieces, buffer: BytesMut::new(), remaining };
         copy.write(&mut out)?;
         out.flush()
     });
@@ -45,7 +45,7 @@ fn send_copy(copy: &backup::Copy, pieces: &mpsc::Sender<Piece>) {
 
 /// Cuts what is written into pieces.
 struct Pieces<'a> {
-    pieces: &'a mpsc::Sender<Piece>,
+    sender: &'a mpsc::Sender<Piece>,
     buffer: BytesMut,
     /// Bytes of the store that follow what was sent.
     remaining: u64,
@@ -56,7 +56,7 @@ impl Pieces<'_> {
         self.remaining = self.remaining.saturating_sub(blob.len() as u64);
         let (remaining_bytes, version) = (self.remaining, ETCD_VERSION.to_owned());
         let piece = pb::SnapshotResponse { header: None, remaining_bytes, blob, version };
-        self.pieces.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.sender.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 

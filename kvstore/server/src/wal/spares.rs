@@ -131,7 +131,7 @@ impl Spares {
             let raw = if len == self.shared.len { state.raw.pop() } else { None };
             let path = raw.unwrap_or_else(|| name(dir));
             drop(state);
-            return self.shared.make(path, len).map_err(|source| self.no_room(source));
+            return self.shared.make(&path, len).map_err(|source| self.no_room(source));
         }
         loop {
             if let Some(ready) = state.ready.take() {
@@ -153,7 +153,7 @@ impl Spares {
     /// A new file of any length.
     pub(super) fn make_new(&self, len: u64) -> Result<Ready, WalError> {
         let path = name(&self.shared.dir);
-        self.shared.make(path, len).map_err(|source| self.no_room(source))
+        self.shared.make(&path, len).map_err(|source| self.no_room(source))
     }
 
     /// How many files wait to be used.
@@ -204,7 +204,7 @@ impl Shared {
             }
             let path = state.raw.pop().unwrap_or_else(|| name(&self.dir));
             drop(state);
-            let made = self.make(path, self.len);
+            let made = self.make(&path, self.len);
             state = self.state();
             match made {
                 Ok(ready) => {
@@ -223,25 +223,24 @@ impl Shared {
     }
 
     /// Makes a file of zeros out of one that may hold anything, or of none.
-    fn make(&self, path: PathBuf, len: u64) -> io::Result<Ready> {
-        let made = self.fill(&path, len);
+    fn make(&self, path: &Path, len: u64) -> io::Result<Ready> {
+        let made = self.fill(path, len);
         self.room.set_full(made.as_ref().is_err_and(is_full));
         // What is half made takes the room that someone else may need.
-        made.inspect_err(|_| drop(self.disk.remove(&path)))
+        made.inspect_err(|_| drop(self.disk.remove(path)))
     }
 
     fn fill(&self, path: &Path, len: u64) -> io::Result<Ready> {
         // A file that is there is kept: its blocks are.
         let there = self.disk.open(path, Access::Change).ok();
         let there = there.filter(|file| file.len().is_ok_and(|there| there == len));
-        let file = match there {
-            Some(file) => file,
-            None => {
-                let file = self.disk.open(path, Access::Create)?;
-                // Room first, so that a full disk is found before the first zero.
-                file.allocate(len)?;
-                file
-            }
+        let file = if let Some(file) = there {
+            file
+        } else {
+            let file = self.disk.open(path, Access::Create)?;
+            // Room first, so that a full disk is found before the first zero.
+            file.allocate(len)?;
+            file
         };
         let mut at = 0;
         while at < len {

@@ -175,7 +175,7 @@ fn range(key: &'static str, range_end: &'static str) -> pb::RangeRequest {
 }
 
 fn keys(response: pb::RangeResponse) -> Vec<bytes::Bytes> {
-    response.kvs.iter().map(|kv| kv.key().to_vec().into()).collect()
+    response.kvs.into_iter().map(|kv| kv.key().to_vec().into()).collect()
 }
 
 /// Passwords that cost nothing to try.

@@ -62,10 +62,15 @@ const METRICS: &[(&str, &str)] = &[
 const OLD: [&str; 3] =
     ["etcd_debugging_mvcc_put_total", "etcd_debugging_mvcc_delete_total", "etcd_debugging_mvcc_txn_total"];
 
+/// What a metric says, as it is written.
+fn written<'t>(text: &'t str, metric: &str) -> &'t str {
+    let found = text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+    found.unwrap_or_else(|| panic!("{metric} is missing:\n{text}"))
+}
+
 /// What a metric says.
 fn value(text: &str, metric: &str) -> f64 {
-    let found = text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
-    found.unwrap_or_else(|| panic!("{metric} is missing:\n{text}")).parse().unwrap()
+    written(text, metric).parse().unwrap()
 }
 
 #[tokio::test]
@@ -90,13 +95,14 @@ async fn metrics_count_what_was_called() {
             assert_eq!(status, 200);
             // A new member looks for its leader, and says who it is, beside those who ask.
             if value(&text, "etcd_server_leader_changes_seen_total") > 0.0
-                && value(&text, "etcd_server_proposals_pending") == 0.0
+                && written(&text, "etcd_server_proposals_pending") == "0"
             {
                 return text;
             }
         }
     });
     let text = text.await;
+    let count = |metric: &str| written(&text, metric);
     let value = |metric: &str| value(&text, metric);
     let call = |code: &str, method: &str| {
         format!(
@@ -104,20 +110,20 @@ async fn metrics_count_what_was_called() {
         )
     };
     assert_eq!((value(&call("OK", "Put")), value(&call("InvalidArgument", "Range"))), (1.0, 1.0));
-    for (name, times) in [("put", 2.0), ("delete", 1.0), ("range", 5.0), ("txn", 2.0)] {
-        assert_eq!(value(&format!("etcd_mvcc_{name}_total")), times, "{name}");
-        assert_eq!(value(&format!("etcd_debugging_mvcc_{name}_total")), times, "{name}");
+    for (name, times) in [("put", "2"), ("delete", "1"), ("range", "5"), ("txn", "2")] {
+        assert_eq!(count(&format!("etcd_mvcc_{name}_total")), times, "{name}");
+        assert_eq!(count(&format!("etcd_debugging_mvcc_{name}_total")), times, "{name}");
     }
     for (metric, expected) in
-        [("etcd_server_is_learner", 0.0), ("etcd_server_leader_changes_seen_total", 1.0)]
+        [("etcd_server_is_learner", "0"), ("etcd_server_leader_changes_seen_total", "1")]
     {
-        assert_eq!(value(metric), expected, "{metric}");
+        assert_eq!(count(metric), expected, "{metric}");
     }
     let syncs = "etcd_disk_wal_fsync_duration_seconds";
     let below = value(&format!("{syncs}_bucket{{le=\"8.192\"}}"));
     let all = value(&format!("{syncs}_bucket{{le=\"+Inf\"}}"));
     assert!(value(&format!("{syncs}_sum")) > 0.0 && 3.0 <= below && below <= all);
-    assert_eq!(value(&format!("{syncs}_count")), all);
+    assert_eq!(count(&format!("{syncs}_count")), all.to_string());
     ours.stop().await;
 }
 

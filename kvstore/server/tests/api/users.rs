@@ -42,7 +42,8 @@ async fn users(channel: &Channel) {
     }
     for key in ["a", "b"] {
         let read = authpb::permission::Type::Read.into();
-        let perm = authpb::Permission { perm_type: read, key: key.into(), range_end: Default::default() };
+        let perm =
+            authpb::Permission { perm_type: read, key: key.into(), range_end: bytes::Bytes::default() };
         let grant = pb::AuthRoleGrantPermissionRequest { name: "role".into(), perm: Some(perm) };
         auth.role_grant_permission(grant).await.unwrap();
     }
@@ -79,7 +80,7 @@ async fn a_running_watch_ends_when_the_role_that_allowed_it_is_revoked() {
     let revoke = pb::AuthRoleRevokePermissionRequest {
         role: "role".into(),
         key: "a".into(),
-        range_end: Default::default(),
+        range_end: bytes::Bytes::default(),
     };
     auth.role_revoke_permission(by(&root, revoke)).await.unwrap();
     put("a").await;

@@ -33,15 +33,15 @@ pub(in crate::engine) fn append_from_proto(
     })
 }
 
-pub(in crate::engine) fn appended_to_proto(result: StreamAppendResult<TypeConfig>) -> proto::AppendResponse {
+pub(in crate::engine) fn appended_to_proto(result: &StreamAppendResult<TypeConfig>) -> proto::AppendResponse {
     let result = match result {
         Ok(log_id) => append_response::Result::Matching(proto::Matching {
             log_id: log_id.as_ref().map(log_id_to_proto),
         }),
         Err(StreamAppendError::Conflict(log_id)) => {
-            append_response::Result::Conflict(log_id_to_proto(&log_id))
+            append_response::Result::Conflict(log_id_to_proto(log_id))
         }
-        Err(StreamAppendError::HigherVote(vote)) => append_response::Result::HigherVote(vote_to_proto(&vote)),
+        Err(StreamAppendError::HigherVote(vote)) => append_response::Result::HigherVote(vote_to_proto(vote)),
     };
     proto::AppendResponse { result: Some(result) }
 }

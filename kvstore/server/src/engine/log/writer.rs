@@ -269,7 +269,7 @@ mod tests {
     use crate::engine::types::{Entry, Flushed, LogId, Payload, Proposal, TypeConfig};
     use crate::engine::{Command, EngineOptions};
     use crate::wal::Making;
-    use crate::wal::disk::RealDisk;
+    use crate::wal::disk::{Disk, RealDisk};
 
     /// An entry that puts a value of so many bytes.
     fn entry(index: u64, len: usize) -> Entry {
@@ -279,8 +279,8 @@ mod tests {
     }
 
     fn recover(options: &EngineOptions) -> Found {
-        let disk = Arc::new(RealDisk);
-        recover_data(options, disk, Making::WhenNeeded, &Surroundings::default()).unwrap()
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        recover_data(options, &disk, Making::WhenNeeded, &Surroundings::default()).unwrap()
     }
 
     /// The number of frames that puts of so many bytes make, if all of them wait for the disk at once.

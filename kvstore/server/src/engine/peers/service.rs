@@ -127,7 +127,7 @@ impl proto::peer_server::Peer for PeerService {
         });
         let answers = engine.0.raft.stream_append(Box::pin(requests));
         let answers = answers.map(|answer| match answer {
-            Ok(result) => Ok(codec::appended_to_proto(result)),
+            Ok(result) => Ok(codec::appended_to_proto(&result)),
             Err(fatal) => Err(ended(&fatal)),
         });
         Ok(Response::new(Box::pin(answers)))

@@ -5,7 +5,7 @@
 //!           └─ crash ─► each sector as it was seen, or as it was durable: by a seeded coin
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,8 +49,8 @@ struct State {
     durable_names: BTreeMap<PathBuf, usize>,
     /// Changes of names since their folder was synced, in order.
     pending: BTreeMap<PathBuf, Vec<Change>>,
-    dirs: BTreeMap<PathBuf, ()>,
-    locks: BTreeMap<PathBuf, ()>,
+    dirs: BTreeSet<PathBuf>,
+    locks: BTreeSet<PathBuf>,
     faults: Faults,
     operations: u64,
 }
@@ -197,12 +197,12 @@ impl Disk for MemoryDisk {
         let mut state = self.state();
         state.operation()?;
         // Folders last at once: they are made before anything is acknowledged.
-        state.dirs.insert(dir.to_owned(), ());
+        state.dirs.insert(dir.to_owned());
         Ok(())
     }
 
     fn is_dir(&self, dir: &Path) -> bool {
-        self.state().dirs.contains_key(dir)
+        self.state().dirs.contains(dir)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -264,10 +264,10 @@ impl Disk for MemoryDisk {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
         let mut state = self.state();
-        match state.locks.insert(path.to_owned(), ()) {
-            None => Ok(Box::new(MemoryLock(self.clone(), path.to_owned()))),
-            Some(()) => Err(io::ErrorKind::WouldBlock.into()),
+        if !state.locks.insert(path.to_owned()) {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
+        Ok(Box::new(MemoryLock(self.clone(), path.to_owned())))
     }
 }
 
