@@ -10,7 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use landbridge_kvstore_server::backup::RestoreOptions;
 use landbridge_kvstore_server::engine::EngineOptions;
 use landbridge_kvstore_server::wal::WalOptions;
-use landbridge_kvstore_server::{Access, AuthOptions, ListenUrl, ServerOptions, ServiceSettings};
+use landbridge_kvstore_server::{
+    Access, AuthOptions, CompactionMode, ListenUrl, ServerOptions, ServiceSettings,
+};
 
 use crate::flags::{Values, parse_duration};
 
@@ -159,7 +161,7 @@ fn service(values: &Values) -> Result<ServiceSettings> {
         max_request_bytes,
         max_txn_ops,
         progress_interval,
-        history_retention: retention(values.text("auto-compaction-retention"))?,
+        compaction: CompactionMode::Periodic(retention(values.text("auto-compaction-retention"))?),
         ..ServiceSettings::default()
     })
 }

@@ -20,6 +20,7 @@ pub mod wal;
 
 pub use access::{Access, AccessRules, AuthOptions, Grant};
 pub use auth_token::{AuthToken, AuthTokenError};
+pub use compaction::CompactionMode;
 pub use engine::backup;
 pub use grpc::ServiceSettings;
 pub use listen::{InvalidListenUrl, ListenAddress, ListenUrl};

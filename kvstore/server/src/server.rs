@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::accept::{READY_CONNECTIONS, accept_loop};
 use crate::access::Access;
-use crate::compaction::compact_periodically;
+use crate::compaction::compact;
 use crate::engine::{Engine, EngineOptions, OpenError, ShutdownError};
 use crate::grpc::{Service, ServiceSettings, WatchCounters};
 use crate::http::{Router, serve};
@@ -140,7 +140,7 @@ impl Server {
         });
         let (compacted, compaction_stop) = (engine.clone(), stop.clone());
         tasks.spawn(async move {
-            let compaction = compact_periodically(&compacted, settings.history_retention);
+            let compaction = compact(&compacted, settings.compaction);
             compaction_stop.run_until_cancelled(compaction).await;
         });
         let (tracker, ended) = (service.tracker().clone(), stop.clone());

@@ -39,6 +39,8 @@ use spares::{Ready, Spares};
 
 /// The first segment is no longer than this: a new log is to be there at once, and the next one is made meanwhile.
 const FIRST_BYTES: u64 = 1 << 20;
+/// By which segments become longer, up to their full length.
+const GROWTH: u64 = 4;
 /// Bytes that are kept for what was taken before the disk was full, if a segment has that many.
 const RESERVE_BYTES: u64 = 16 << 20;
 
@@ -185,6 +187,7 @@ impl Wal {
             (Segment::create(&*disk, dir, 1, next_number, prologue, ready)?, spares)
         };
         room.set_left(active.left());
+        want_next(&spares, &active, options);
         let (dir, sealed) = (dir.to_owned(), segments);
         let failed = false;
         Ok((
@@ -207,7 +210,7 @@ impl Wal {
         let needed = frame::encoded_len(payload.len());
         if !self.active.has_room_for(needed) {
             let prologue = prologue();
-            let bytes = self.options.segment_bytes.max(segment::len_for(prologue.len(), needed));
+            let bytes = next_len(&self.active, self.options).max(segment::len_for(prologue.len(), needed));
             let ready = self.spares.take(bytes)?;
             let sequence = self.active.sequence() + 1;
             // From here on a file may have the segment's name, so that there is no way back.
@@ -219,6 +222,7 @@ impl Wal {
         self.active.append(number, payload).inspect_err(|_| self.failed = true)?;
         self.next_number += 1;
         self.room.set_left(self.active.left());
+        want_next(&self.spares, &self.active, self.options);
         Ok(number)
     }
 
@@ -262,6 +266,19 @@ impl Wal {
     /// The number that the next frame will get.
     pub fn next_number(&self) -> u64 {
         self.next_number
+    }
+}
+
+/// The length of the segment after this one: they grow from the first one on, so that a small store has a small log, and none
+/// is waited for.
+fn next_len(active: &Segment, options: WalOptions) -> u64 {
+    active.len().saturating_mul(GROWTH).min(options.segment_bytes)
+}
+
+/// Has the next segment made once half of this one is used.
+fn want_next(spares: &Spares, active: &Segment, options: WalOptions) {
+    if active.left() < active.len() / 2 {
+        spares.want(next_len(active, options));
     }
 }
 

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::env;
 use std::fs;
 use std::path::Path;
+use std::process;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -214,4 +216,67 @@ async fn a_backup_that_was_changed_anywhere_is_refused() {
         fs::write(&path, &bytes[..len]).unwrap();
         assert!(read_backup(&path).is_err(), "{len}");
     }
+}
+
+/// Names the empty folder that a second run of a test, in namespaces of its own, makes a small disk of.
+const SMALL_DISK: &str = "LANDBRIDGE_TEST_SMALL_DISK";
+
+#[test]
+fn a_full_disk_refuses_writes_and_loses_nothing_and_room_brings_it_back() {
+    if let Ok(dir) = env::var(SMALL_DISK) {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(fill_a_disk(Path::new(&dir)));
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let test = "a_full_disk_refuses_writes_and_loses_nothing_and_room_brings_it_back";
+    let script = "mount -t tmpfs -o size=6m none \"$LANDBRIDGE_TEST_SMALL_DISK\" && exec \"$0\" --exact \"$1\" --nocapture";
+    let mut command = process::Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
+    let run =
+        command.arg(env::current_exe().unwrap()).arg(test).env(SMALL_DISK, dir.path()).output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{said}");
+    assert!(said.contains("the disk was full"), "{said}");
+}
+
+async fn fill_a_disk(dir: &Path) {
+    let data = dir.join("data");
+    let options = EngineOptions { snapshot_entries: 1_000_000, ..options(&data) };
+    let engine = Engine::open(options.clone()).await.unwrap();
+    // Something else takes the room, but for a little.
+    let ballast = dir.join("ballast");
+    let mut taken = fs::File::create(&ballast).unwrap();
+    while std::io::Write::write_all(&mut taken, &[1; 4096]).is_ok() {}
+    let mut written = 0;
+    let refused = loop {
+        match engine.propose(put(format!("key {written}"), vec![5; 1_000])).await {
+            Ok(applied) => applied.outcome.unwrap(),
+            Err(refused) => break refused,
+        };
+        written += 1;
+        assert!(written < 5_000);
+    };
+    assert_eq!(refused, ProposeError::NoSpace);
+    println!("the disk was full after {written} puts");
+    // Reads go on, those that ask the leader as well.
+    engine.read_barrier().await.unwrap();
+    let last = format!("key {}", written - 1);
+    assert_eq!(engine.read(|store| value(store, &last)), Some(vec![5; 1_000]));
+    assert_eq!(engine.propose(put("k", "v")).await, Err(ProposeError::NoSpace));
+    // Nobody has to do anything but make room.
+    fs::remove_file(&ballast).unwrap();
+    drop(taken);
+    while engine.propose(put("after", "v")).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for number in 0..500 {
+        outcome(&engine, put(format!("later {number}"), vec![6; 1_000])).await.unwrap();
+    }
+    let before = parts(&engine);
+    engine.shutdown().await.unwrap();
+    let engine = Engine::open(options).await.unwrap();
+    assert_eq!(parts(&engine), before);
+    engine.shutdown().await.unwrap();
 }

@@ -15,7 +15,7 @@ fn the_defaults_are_those_of_etcd() {
     assert_eq!(options.listen, ["http://127.0.0.1:2379".parse().unwrap()]);
     assert_eq!(options.advertise, ["http://localhost:2379"]);
     assert_eq!((service.max_txn_ops, service.max_request_bytes), (128, 1_572_864));
-    assert_eq!(service.history_retention, Duration::MAX);
+    assert_eq!(service.compaction, CompactionMode::Periodic(Duration::MAX));
     assert!(notes.is_empty(), "{notes:?}");
 }
 

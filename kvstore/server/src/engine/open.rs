@@ -258,7 +258,11 @@ impl Engine {
             }
         }
         // Alone, there is no one to wait for: no other leader, and no other candidate.
-        let alone = raft.metrics().borrow_watched().membership_config.voter_ids().eq([identity.member_id]);
+        let own = identity.member_id;
+        // Of openraft itself: what it tells everyone comes a moment after its answers.
+        let alone =
+            raft.with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([own]));
+        let alone = alone.await.map_err(|error| failed(&error))?;
         if !alone {
             return Ok(());
         }
@@ -278,6 +282,15 @@ impl Engine {
         while shared.with_clock(|_, _| ()).is_none() {
             // The sender lives as long as this engine.
             let _ = timeout_at(deadline, applied.changed()).await.map_err(|_| no_leader())?;
+        }
+        // openraft answers before it tells everyone, and whoever comes first would hear that no one leads.
+        let mut metrics = raft.metrics();
+        while !metrics.borrow_watched().state.is_leader() || metrics.borrow_watched().current_leader.is_none()
+        {
+            timeout_at(deadline, metrics.changed())
+                .await
+                .map_err(|_| no_leader())?
+                .map_err(|_| no_leader())?;
         }
         Ok(())
     }

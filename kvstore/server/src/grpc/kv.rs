@@ -167,8 +167,11 @@ impl pb::kv_server::Kv for Service {
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         self.permitted(&Peer::of(request.extensions()), Permissions::root).await?;
-        let revision = request.get_ref().revision;
+        let pb::CompactionRequest { revision, physical } = *request.get_ref();
         let (header, _) = self.carry_out(Command::Compact { revision }, 0).await?;
+        if physical {
+            self.engine().swept().await;
+        }
         Ok(Response::new(pb::CompactionResponse { header: Some(header) }))
     }
 }

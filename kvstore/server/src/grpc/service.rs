@@ -17,6 +17,7 @@ use super::proto::etcdserverpb as pb;
 use super::status;
 use super::watch::Hub;
 use crate::access::{Access, AccessError, Gate, Permissions, Rights};
+use crate::compaction::CompactionMode;
 use crate::engine::Engine;
 
 /// Limits and intervals of the API. The defaults are etcd's, where it has them.
@@ -28,9 +29,9 @@ pub struct ServiceSettings {
     pub max_txn_ops: usize,
     /// How often a quiet watch is told how far it is, if it asked for that; etcd's `--watch-progress-notify-interval`.
     pub progress_interval: Duration,
-    /// How long a change can be watched from at least; etcd's `--auto-compaction-retention`. An hour by default, as Cilium
-    /// sets it for its cluster mesh; etcd itself keeps everything.
-    pub history_retention: Duration,
+    /// How long a change can be watched from at least; etcd's `--auto-compaction-mode` and `--auto-compaction-retention`. An
+    /// hour by default, as Cilium sets it for its cluster mesh; etcd itself keeps everything.
+    pub compaction: CompactionMode,
     /// How long a client may take for its first bytes, and one of HTTP/1 for the head of each request.
     pub head_deadline: Duration,
     /// The most connections at a time; one user may have half of them. Those beyond are closed. By default half as many as
@@ -45,7 +46,7 @@ impl Default for ServiceSettings {
             max_request_bytes: 3 << 19,
             max_txn_ops: 128,
             progress_interval: Duration::from_mins(10),
-            history_retention: Duration::from_hours(1),
+            compaction: CompactionMode::Periodic(Duration::from_hours(1)),
             head_deadline: Duration::from_secs(30),
             max_connections: usize::try_from(open_files / 2).unwrap_or(usize::MAX),
         }

@@ -8,6 +8,8 @@
 //!
 //! Invariants:
 //! - A file named `ready-…` has its full length in zeros, all of them durable. One named `spare-…` may hold anything.
+//! - A segment is made when half of the one in use is left, in small pieces with pauses: what is dirty of it when the log is
+//!   synced has to go to the disk with it.
 //! - A full disk is met here and nowhere else: segments that are in use have their room already. So it loses nothing, and
 //!   the helper tries again until there is room.
 
@@ -16,11 +18,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::WalError;
 use super::disk::{Access, Disk, DiskFile, is_full};
 
+/// Bytes of zeros after which the helper syncs and pauses.
+const PIECE_BYTES: u64 = 1 << 20;
+/// The helper pauses no longer than this.
+const PAUSE: Duration = Duration::from_millis(20);
 /// How long the helper waits before it asks a full disk again.
 const RETRY: Duration = Duration::from_millis(200);
 static ZEROS: [u8; 1 << 18] = [0; 1 << 18];
@@ -79,7 +85,7 @@ pub(super) struct Spares {
 struct Shared {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    /// Of a segment.
+    /// Of a segment, when the log has grown.
     len: u64,
     room: Room,
     stop: AtomicBool,
@@ -90,6 +96,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     raw: Vec<PathBuf>,
+    /// The length of the next segment, once it will be needed soon.
+    wanted: Option<u64>,
     ready: Option<Ready>,
     /// Why there is none, if that is known.
     failed: Option<io::Error>,
@@ -106,7 +114,7 @@ impl Spares {
         raw: Vec<PathBuf>,
         ready: Option<Ready>,
     ) -> Result<Self, WalError> {
-        let state = Mutex::new(State { raw, ready, failed: None });
+        let state = Mutex::new(State { raw, wanted: None, ready, failed: None });
         let (dir, stop, changed) = (dir.to_owned(), AtomicBool::new(false), Condvar::new());
         let shared = Arc::new(Shared { disk, dir, len, room, stop, state, changed });
         let helper = if ahead {
@@ -120,22 +128,36 @@ impl Spares {
         Ok(Self { shared, helper })
     }
 
-    /// A file of `len` bytes of zeros. Waits for it if it is being made.
+    /// Has a segment of `len` bytes made ahead.
+    pub(super) fn want(&self, len: u64) {
+        let mut state = self.shared.state();
+        if self.helper.is_some() && state.wanted != Some(len) {
+            state.wanted = Some(len);
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// A file of `len` bytes of zeros, or more. Waits for it if it is being made.
     ///
     /// # Errors
     /// [`WalError::NoRoom`], and nothing is lost.
     pub(super) fn take(&self, len: u64) -> Result<Ready, WalError> {
         let Shared { dir, changed, .. } = &*self.shared;
         let mut state = self.shared.state();
-        if len > self.shared.len || self.helper.is_none() {
+        if let Some(ready) = state.ready.take_if(|ready| ready.len >= len) {
+            state.wanted = None;
+            return Ok(ready);
+        }
+        // What nobody makes ahead, or is larger than that.
+        if self.helper.is_none() || state.ready.is_some() || state.wanted.is_none_or(|wanted| wanted < len) {
             let raw = if len == self.shared.len { state.raw.pop() } else { None };
             let path = raw.unwrap_or_else(|| name(dir));
             drop(state);
-            return self.shared.make(&path, len).map_err(|source| self.no_room(source));
+            return self.shared.make(&path, len, false).map_err(|source| self.no_room(source));
         }
         loop {
             if let Some(ready) = state.ready.take() {
-                changed.notify_all();
+                state.wanted = None;
                 return Ok(ready);
             }
             if let Some(error) = &state.failed {
@@ -153,7 +175,7 @@ impl Spares {
     /// A new file of any length.
     pub(super) fn make_new(&self, len: u64) -> Result<Ready, WalError> {
         let path = name(&self.shared.dir);
-        self.shared.make(&path, len).map_err(|source| self.no_room(source))
+        self.shared.make(&path, len, false).map_err(|source| self.no_room(source))
     }
 
     /// How many files wait to be used.
@@ -198,13 +220,14 @@ impl Shared {
     fn run(&self) {
         let mut state = self.state();
         while !self.stop.load(Ordering::Relaxed) {
-            if state.ready.is_some() {
+            let Some(len) = state.wanted.filter(|_| state.ready.is_none()) else {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
-            }
-            let path = state.raw.pop().unwrap_or_else(|| name(&self.dir));
+            };
+            let raw = if len == self.len { state.raw.pop() } else { None };
+            let path = raw.unwrap_or_else(|| name(&self.dir));
             drop(state);
-            let made = self.make(&path, self.len);
+            let made = self.make(&path, len, true);
             state = self.state();
             match made {
                 Ok(ready) => {
@@ -223,14 +246,14 @@ impl Shared {
     }
 
     /// Makes a file of zeros out of one that may hold anything, or of none.
-    fn make(&self, path: &Path, len: u64) -> io::Result<Ready> {
-        let made = self.fill(path, len);
+    fn make(&self, path: &Path, len: u64, is_ahead: bool) -> io::Result<Ready> {
+        let made = self.fill(path, len, is_ahead);
         self.room.set_full(made.as_ref().is_err_and(is_full));
         // What is half made takes the room that someone else may need.
         made.inspect_err(|_| drop(self.disk.remove(path)))
     }
 
-    fn fill(&self, path: &Path, len: u64) -> io::Result<Ready> {
+    fn fill(&self, path: &Path, len: u64, is_ahead: bool) -> io::Result<Ready> {
         // A file that is there is kept: its blocks are.
         let there = self.disk.open(path, Access::Change).ok();
         let there = there.filter(|file| file.len().is_ok_and(|there| there == len));
@@ -244,22 +267,24 @@ impl Shared {
         };
         let mut at = 0;
         while at < len {
-            if self.stop.load(Ordering::Relaxed) && self.is_ahead(len) {
-                return Err(io::ErrorKind::Interrupted.into());
+            let began = Instant::now();
+            let end = len.min(at + PIECE_BYTES);
+            fill_with_zeros(&*file, at, end)?;
+            at = end;
+            if is_ahead && at < len {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                file.sync_data()?;
+                // Half of the time is the log's, unless it waits for this.
+                std::thread::sleep(began.elapsed().min(PAUSE));
             }
-            let part = usize::try_from(len - at).unwrap_or(usize::MAX).min(ZEROS.len());
-            file.write_all_at(&ZEROS[..part], at)?;
-            at += part as u64;
         }
         file.sync_all()?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let ready = self.dir.join(name.replacen("spare-", "ready-", 1));
         self.disk.rename(path, &ready)?;
         Ok(Ready { path: ready, file, len })
-    }
-
-    fn is_ahead(&self, len: u64) -> bool {
-        len == self.len
     }
 }
 

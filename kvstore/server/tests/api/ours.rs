@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
-use landbridge_kvstore_server::{AccessRules, ServiceSettings};
+use landbridge_kvstore_server::{AccessRules, CompactionMode, ServiceSettings};
 use landbridge_kvstore_store::Store;
 use tonic::Code;
 
@@ -126,8 +126,10 @@ async fn a_question_for_progress_is_answered_however_early_it_comes() {
 /// etcd forgets nothing unless it is told to, and all changes are in memory.
 #[tokio::test]
 async fn history_is_forgotten_after_its_time_and_what_is_there_stays() {
-    let settings =
-        ServiceSettings { history_retention: Duration::from_millis(50), ..ServiceSettings::default() };
+    let settings = ServiceSettings {
+        compaction: CompactionMode::Periodic(Duration::from_millis(50)),
+        ..ServiceSettings::default()
+    };
     let ours = Ours::start_with(AccessRules::Open, None, settings).await;
     let client = Client::connect(&ours.endpoint("http"), "a").await;
     client.put("a", "1").await;
