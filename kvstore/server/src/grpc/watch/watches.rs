@@ -412,7 +412,9 @@ impl Watches {
         let wanted = self.progress_wanted.filter(|_| self.due.is_empty())?;
         // One that was not given anything yet comes first.
         let given = self.by_id.values().map(|watch| watch.given(self.position)).min()?;
-        given.filter(|given| *given >= wanted)
+        // One that is ahead of the hub may begin after what the others were given: it hears nothing of before.
+        let started = |given: i64| self.by_id.values().all(|watch| watch.start <= given);
+        given.filter(|given| *given >= wanted && started(*given))
     }
 
     /// If only the position of the hub keeps an answer back, it wakes the stream when it is there.
