@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::connection::{Connection, User};
+use crate::error_chain::chain;
 use crate::quota::Quota;
 use crate::tls::TlsSource;
 use crate::transport::{Listener, Stream};
@@ -95,15 +96,8 @@ async fn handshake(
     let names_user = tls.names_user();
     let config = tokio::task::spawn_blocking(move || tls.config()).await.map_err(io::Error::other)?;
     let config = config.map_err(|error| {
-        let chain = with_causes(&error);
-        warn!(error = chain, "the files of TLS cannot be used, so that no one gets in");
+        warn!(error = chain(&error), "the files of TLS cannot be used, so that no one gets in");
         io::Error::other(error)
     })?;
     Connection::tls(TlsAcceptor::from(config).accept(stream).await?, names_user, &quota, cut)
-}
-
-/// An error with its causes.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

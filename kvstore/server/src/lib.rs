@@ -6,6 +6,7 @@ pub mod auth_token;
 mod compaction;
 mod connection;
 pub mod engine;
+mod error_chain;
 pub mod grpc;
 mod http;
 mod leader;

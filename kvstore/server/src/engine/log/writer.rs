@@ -1,7 +1,6 @@
 //! The one who writes the log.
 
 use std::collections::VecDeque;
-use std::error::Error;
 use std::io;
 use std::mem;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use super::{Callback, Done, Failure, SharedLog, Write};
 use crate::engine::codec::{Durable, Record, encode_entry, encode_prologue, encode_record};
 use crate::engine::counters::Counters;
 use crate::engine::identity::Identity;
+use crate::error_chain::chain;
 use crate::wal::disk::is_full;
 use crate::wal::{Wal, WalError};
 
@@ -241,17 +241,6 @@ impl Writer {
             warn!(error = chain(&error), "segments of the log that are no longer needed cannot be let go of");
         }
     }
-}
-
-/// An error with all that led to it.
-fn chain(error: &WalError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -19,6 +19,7 @@ use super::{CONNECTION_WINDOW, PeerService, STREAM_WINDOW};
 use crate::engine::codec::proto::peer_server::PeerServer;
 use crate::listen::{ListenAddress, ListenUrl};
 use crate::tls::{TlsFiles, TlsSource};
+use crate::transport::Stream;
 
 /// Handshakes under way at a time, and how long one may take.
 const HANDSHAKES: usize = 64;
@@ -35,11 +36,6 @@ pub(in crate::engine) struct PeerListener {
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
-}
-
-enum Accepted {
-    Tcp(TcpStream),
-    Unix(UnixStream),
 }
 
 /// Listens on `url`.
@@ -103,8 +99,8 @@ async fn accept_loop(listener: PeerListener, ready: mpsc::Sender<io::Result<Link
         let accept = async {
             let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
             let accepted = match &listener.socket {
-                Socket::Tcp(socket) => socket.accept().await.map(|(tcp, _)| Accepted::Tcp(tcp)),
-                Socket::Unix(socket) => socket.accept().await.map(|(unix, _)| Accepted::Unix(unix)),
+                Socket::Tcp(socket) => socket.accept().await.map(|(tcp, _)| Stream::Tcp(tcp)),
+                Socket::Unix(socket) => socket.accept().await.map(|(unix, _)| Stream::Unix(unix)),
             };
             (accepted, place)
         };
@@ -135,27 +131,10 @@ async fn accept_loop(listener: PeerListener, ready: mpsc::Sender<io::Result<Link
     handshakes.shutdown().await;
 }
 
-async fn handshake(
-    accepted: Accepted,
-    tls: Option<Arc<TlsSource>>,
-    cut: CancellationToken,
-) -> io::Result<Link> {
-    let config = match tls {
-        None => None,
-        Some(tls) => {
-            let config = tokio::task::spawn_blocking(move || tls.config()).await.map_err(io::Error::other)?;
-            Some(TlsAcceptor::from(config.map_err(io::Error::other)?))
-        }
-    };
-    match (accepted, config) {
-        (Accepted::Tcp(tcp), config) => {
-            tcp.set_nodelay(true)?;
-            match config {
-                None => Ok(Link::new(tcp, cut)),
-                Some(acceptor) => Ok(Link::new(acceptor.accept(tcp).await?, cut)),
-            }
-        }
-        (Accepted::Unix(unix), None) => Ok(Link::new(unix, cut)),
-        (Accepted::Unix(unix), Some(acceptor)) => Ok(Link::new(acceptor.accept(unix).await?, cut)),
-    }
+async fn handshake(stream: Stream, tls: Option<Arc<TlsSource>>, cut: CancellationToken) -> io::Result<Link> {
+    stream.prepare()?;
+    let Some(tls) = tls else { return Ok(Link::new(stream, cut)) };
+    let config = tokio::task::spawn_blocking(move || tls.config()).await.map_err(io::Error::other)?;
+    let acceptor = TlsAcceptor::from(config.map_err(io::Error::other)?);
+    Ok(Link::new(acceptor.accept(stream).await?, cut))
 }
