@@ -1,5 +1,6 @@
 //! Benchmarks: what Landbridge does beside what its users run today, in one run on one machine.
 
+mod datapath;
 mod kvstore;
 mod lab;
 mod report;
@@ -24,8 +25,12 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Bench {
+    Datapath(datapath::Args),
     Kvstore(kvstore::Args),
     Lab(lab::Args),
+    /// One side of a load, as a process of a benchmark
+    #[command(hide = true, subcommand)]
+    Load(datapath::load::Side),
 }
 
 /// The form of a result.
@@ -49,6 +54,8 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     let report: Report = match args.bench {
+        Bench::Datapath(datapath) => datapath.measure()?,
+        Bench::Load(side) => return side.run(),
         Bench::Kvstore(kvstore) => kvstore.measure()?,
         Bench::Lab(lab) => lab.measure()?,
     };

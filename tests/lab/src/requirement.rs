@@ -31,6 +31,8 @@ pub enum Requirement {
     Ebpf,
     /// The etcd that others run.
     Etcd,
+    /// The tools that write the kernel's rules for packets.
+    Firewall,
 }
 
 /// The loader attaches programs by tcx links.
@@ -50,6 +52,7 @@ impl Requirement {
             Self::Namespaces => "namespaces",
             Self::Ebpf => "ebpf",
             Self::Etcd => "etcd",
+            Self::Firewall => "firewall",
         }
     }
 
@@ -61,8 +64,20 @@ impl Requirement {
             Self::Etcd => etcd()
                 .is_none()
                 .then(|| "no etcd was found: run `cargo xtask setup`, or set LANDBRIDGE_ETCD".to_owned()),
+            Self::Firewall => FIREWALL_TOOLS
+                .into_iter()
+                .find(|tool| !is_installed(tool))
+                .map(|tool| format!("there is no {tool}: run `cargo xtask setup --peers`")),
         }
     }
+}
+
+/// Of Debian's packages `iptables` and `nftables`.
+const FIREWALL_TOOLS: [&str; 3] = ["iptables-legacy", "iptables-nft", "nft"];
+
+fn is_installed(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// Whether this machine meets all of `requirements`. If not, records the calling test as skipped.
