@@ -26,6 +26,7 @@ mod range_stream;
 mod service;
 mod state;
 mod status;
+mod unary;
 mod watch;
 
 pub(crate) use api::{Api, as_etcd};

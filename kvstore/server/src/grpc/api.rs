@@ -16,9 +16,10 @@ use super::proto::v3electionpb::election_server::ElectionServer;
 use super::proto::v3lockpb::lock_server::LockServer;
 use super::service::{Peer, Service};
 use super::status::message_too_large;
+use super::unary;
 use pb::auth_server::AuthServer;
 use pb::cluster_server::ClusterServer;
-use pb::kv_server::KvServer;
+use pb::kv_server::{Kv as _, KvServer};
 use pb::lease_server::LeaseServer;
 use pb::maintenance_server::MaintenanceServer;
 use pb::watch_server::WatchServer;
@@ -92,8 +93,29 @@ impl Api {
         let mut peer = Peer::of(request.extensions());
         peer.take_headers(request.headers());
         request.extensions_mut().insert(peer);
-        let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
-        let service = service.map(|(service, _)| service);
+        // Those that a store is there for.
+        macro_rules! unary {
+            ($method:ident) => {{
+                let service = self.service.clone();
+                Box::pin(async move {
+                    let answer = async {
+                        let request = unary::receive(request, service.largest_message()).await?;
+                        service.$method(request).await
+                    };
+                    Ok(unary::respond(answer.await))
+                })
+            }};
+        }
+        let is_plain = unary::is_plain(request.headers());
+        let path = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
+        let (service, method) = path.unzip();
+        match (service, method) {
+            (Some("etcdserverpb.KV"), Some("Range")) if is_plain => return unary!(range),
+            (Some("etcdserverpb.KV"), Some("Put")) if is_plain => return unary!(put),
+            (Some("etcdserverpb.KV"), Some("Txn")) if is_plain => return unary!(txn),
+            (Some("etcdserverpb.KV"), Some("DeleteRange")) if is_plain => return unary!(delete_range),
+            _ => {}
+        }
         match service {
             Some("etcdserverpb.KV") => self.kv.clone().call(request),
             Some("etcdserverpb.Watch") => self.watch.clone().call(request),

@@ -73,6 +73,11 @@ pub(crate) fn message_too_large(mut response: Response<Body>) -> Response<Body> 
     response
 }
 
+/// A message is longer than those that are taken: as etcd's gRPC says it.
+pub(super) fn message_larger_than(len: usize, largest: usize) -> Status {
+    Status::resource_exhausted(format!("grpc: received message larger than max ({len} vs. {largest})"))
+}
+
 /// What this store does not do.
 pub(super) fn unimplemented(what: &str) -> Status {
     Status::unimplemented(format!("landbridge: {what}"))

@@ -81,6 +81,8 @@ async fn serve_connection(connection: Connection, router: Arc<Router>, stop: Can
             .keep_alive_timeout(PING_TIMEOUT)
             .max_pending_accept_reset_streams(Some(PENDING_RESETS))
             .max_concurrent_streams(MAX_STREAMS)
+            // No client of gRPC asks what time it is here.
+            .auto_date_header(false)
             .serve_connection(io, service);
         requests.drive(until(connection, stop, http2::Connection::graceful_shutdown)).await
     } else {
