@@ -1,9 +1,9 @@
 //! Proposals: what many ask for at once becomes one entry of the log, and each is answered when it is applied here.
 //!
 //! ```text
-//! propose ─► queue ─► proposer: all that waits is a batch ─► Submit ─► leader's log ─► committed
-//!    ▲                    └─► table of those who wait                                      │
-//!    └───────────────────────── answers ◄───────────── applied on this member ◄────────────┘
+//! propose ─► queue ─► proposer, when a crowd has gathered: a batch ─► Submit ─► leader's log ─► committed
+//!    ▲                    └─► table of those who wait                                       │
+//!    └───────────────────────── answers ◄───────────── applied on this member ◄─────────────┘
 //! ```
 //!
 //! Invariants:
@@ -11,6 +11,8 @@
 //!   something to do while the next one is made.
 //! - Whoever is in the table is answered exactly once: by the state machine, or with the reason why it may never be.
 //! - The answer is what this member made of the request, whoever leads, so that it can be read here afterwards.
+
+mod gathering;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -23,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Origin, Request, weight};
 use super::{Applied, ProposeError};
+use gathering::{Crowd, Gathering};
 
 /// Requests that may wait to become part of a batch. When it is full, those who propose wait.
 const QUEUE_LEN: usize = 4096;
@@ -88,19 +91,31 @@ impl Attendants {
 
 /// Where proposals go in.
 #[derive(Clone, Debug)]
-pub(super) struct Proposals(mpsc::Sender<Waiting>);
+pub(super) struct Proposals {
+    queue: mpsc::Sender<Waiting>,
+    gathering: Arc<Gathering>,
+}
+
+/// What waits to become a batch.
+#[derive(Debug)]
+pub(super) struct Queue {
+    waiting: mpsc::Receiver<Waiting>,
+    gathering: Arc<Gathering>,
+}
 
 impl Proposals {
     /// The way in, and the queue that [`run`] is to be given.
-    pub(super) fn new() -> (Self, mpsc::Receiver<Waiting>) {
-        let (sender, queue) = mpsc::channel(QUEUE_LEN);
-        (Self(sender), queue)
+    pub(super) fn new() -> (Self, Queue) {
+        let (queue, waiting) = mpsc::channel(QUEUE_LEN);
+        let gathering = Arc::<Gathering>::default();
+        (Self { queue, gathering: Arc::clone(&gathering) }, Queue { waiting, gathering })
     }
 
     /// Waits for what becomes of a request; nothing if no one takes proposals any more.
     pub(super) async fn propose(&self, request: Request) -> Option<Answer> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(Waiting { request, answer }).await.ok()?;
+        self.queue.send(Waiting { request, answer }).await.ok()?;
+        self.gathering.came(QUEUE_LEN - self.queue.capacity());
         answered.await.ok()
     }
 }
@@ -109,29 +124,37 @@ impl Proposals {
 pub(super) async fn run(
     submit: impl Submit,
     attendants: Arc<Attendants>,
-    mut queue: mpsc::Receiver<Waiting>,
+    queue: Queue,
     stop: CancellationToken,
 ) {
+    let Queue { waiting: mut queue, gathering } = queue;
     let mut under_way = FuturesUnordered::new();
+    let (mut requests_under_way, mut crowd) = (0, Crowd::default());
     let mut sequence = 0;
     loop {
-        let first = tokio::select! {
+        tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(()) = under_way.next() => continue,
-            first = queue.recv(), if under_way.len() < IN_FLIGHT => first,
-        };
-        let Some(first) = first else { break };
+            Some(answered) = under_way.next() => {
+                crowd.seen(requests_under_way + queue.len());
+                requests_under_way -= answered;
+                continue;
+            }
+            () = gathering.gather(&queue, &crowd), if under_way.len() < IN_FLIGHT => {}
+        }
         sequence += 1;
         let origin = Origin { member: attendants.member, session: attendants.session, sequence };
-        let Some(batch) = batch(origin, first, &mut queue, &attendants) else { continue };
+        let Some(batch) = batch(origin, &mut queue, &attendants) else { continue };
         let (submit, attendants) = (&submit, &attendants);
+        let requests = batch.requests.len();
+        requests_under_way += requests;
         under_way.push(async move {
             if let Err(error) = submit.submit(batch).await {
                 for answer in attendants.take(origin).into_iter().flatten() {
                     drop(answer.send(Err(error.clone())));
                 }
             }
+            requests
         });
     }
     // Each ends with its answer: openraft is told to stop as well. Who waits in the queue is let go of with it.
@@ -143,24 +166,20 @@ pub(super) async fn run(
 }
 
 /// A batch of what waits, whose attendants are in the table; nothing if nobody waits any more.
-fn batch(
-    origin: Origin,
-    first: Waiting,
-    queue: &mut mpsc::Receiver<Waiting>,
-    attendants: &Attendants,
-) -> Option<Arc<Batch>> {
-    let room = (queue.len() + 1).min(BATCH_LEN);
+fn batch(origin: Origin, queue: &mut mpsc::Receiver<Waiting>, attendants: &Attendants) -> Option<Arc<Batch>> {
+    let room = queue.len().min(BATCH_LEN);
     let (mut requests, mut answers) = (Vec::with_capacity(room), Vec::with_capacity(room));
-    let (mut bytes, mut next) = (0, Some(first));
-    while let Some(Waiting { request, answer }) = next {
+    let mut bytes = 0;
+    while requests.len() < BATCH_LEN
+        && bytes < BATCH_BYTES
+        && let Ok(Waiting { request, answer }) = queue.try_recv()
+    {
         // Whoever went away before its turn did not get anything done.
         if !answer.is_closed() {
             bytes += weight(&request.command);
             requests.push(request);
             answers.push(answer);
         }
-        let full = requests.len() >= BATCH_LEN || bytes >= BATCH_BYTES;
-        next = if full { None } else { queue.try_recv().ok() };
     }
     if requests.is_empty() {
         return None;
@@ -238,7 +257,7 @@ mod tests {
         let second = bench.propose(10);
         assert_eq!(bench.seen.recv().await, Some(1));
         let waiting: Vec<_> = (0..100).map(|_| bench.propose(10)).collect();
-        while bench.proposals.0.capacity() > QUEUE_LEN - waiting.len() {
+        while bench.proposals.queue.capacity() > QUEUE_LEN - waiting.len() {
             tokio::task::yield_now().await;
         }
         assert!(bench.seen.try_recv().is_err());
@@ -263,7 +282,7 @@ mod tests {
         waiting.push(bench.propose(1));
         assert_eq!(bench.seen.recv().await, Some(1));
         waiting.extend((0..3).map(|_| bench.propose(BATCH_BYTES)));
-        while bench.proposals.0.capacity() > QUEUE_LEN - 3 {
+        while bench.proposals.queue.capacity() > QUEUE_LEN - 3 {
             tokio::task::yield_now().await;
         }
         bench.open.add_permits(5);

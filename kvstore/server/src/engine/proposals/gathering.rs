@@ -1,0 +1,85 @@
+//! How many requests a batch waits for, and for how long.
+//!
+//! A batch costs some wakes and a sync, whatever is in it. Clients that ask again as soon as they are answered come in a
+//! crowd after each batch; one that left with the first of them would leave the others to the next, and there would be
+//! many small batches. So where there is a crowd, a batch waits until most of it is there.
+//!
+//! ```text
+//! batch of n answered, w others wait by then ─► crowd = n + w ─► the next one leaves with 7/8 of that, or after LINGER
+//! ```
+//!
+//! Invariants:
+//! - Few are never waited for: a lone client's requests leave at once.
+//! - Nobody waits longer than [`LINGER`] for others, and if they do not come, the next batch expects no more than came.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+
+/// How long a batch waits for others at most.
+const LINGER: Duration = Duration::from_millis(1);
+/// So many are no crowd.
+const FEW: usize = 8;
+
+/// How many are expected.
+#[derive(Debug, Default)]
+pub(super) struct Crowd(usize);
+
+impl Crowd {
+    /// A batch was answered: so many were in it or under way with it, or wait now.
+    pub(super) fn seen(&mut self, requests: usize) {
+        self.0 = requests;
+    }
+
+    /// With how many a batch leaves at once.
+    pub(super) fn wanted(&self) -> usize {
+        if self.0 <= FEW { 1 } else { self.0 - self.0 / 8 }
+    }
+}
+
+/// Where those who propose tell that they are there.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    /// How many whoever waits in [`Self::gather`] wants; more than any queue has if nobody does.
+    wanted: AtomicUsize,
+    reached: Notify,
+}
+
+impl Default for Gathering {
+    fn default() -> Self {
+        Self { wanted: AtomicUsize::new(usize::MAX), reached: Notify::new() }
+    }
+}
+
+impl Gathering {
+    /// One more is in the queue, which has so many now.
+    pub(super) fn came(&self, waiting: usize) {
+        if waiting >= self.wanted.load(Ordering::SeqCst) {
+            self.wanted.store(usize::MAX, Ordering::SeqCst);
+            self.reached.notify_one();
+        }
+    }
+
+    /// Waits until there is something in the queue, and then until there is a batch for the crowd, or the time is over.
+    pub(super) async fn gather<T>(&self, queue: &mpsc::Receiver<T>, crowd: &Crowd) {
+        self.reach(queue, 1).await;
+        if crowd.wanted() > 1 {
+            // What did not come in time was not there: the crowd is counted anew after the batch.
+            let _ = timeout(LINGER, self.reach(queue, crowd.wanted())).await;
+        }
+    }
+
+    async fn reach<T>(&self, queue: &mpsc::Receiver<T>, wanted: usize) {
+        loop {
+            // Before the look: whoever comes after it sees what is wanted.
+            self.wanted.store(wanted, Ordering::SeqCst);
+            if queue.len() >= wanted {
+                self.wanted.store(usize::MAX, Ordering::SeqCst);
+                return;
+            }
+            self.reached.notified().await;
+        }
+    }
+}
