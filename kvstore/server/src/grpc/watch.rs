@@ -26,8 +26,8 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::Stream;
-use futures_util::stream::unfold;
+use futures_util::stream::{FuturesUnordered, unfold};
+use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep, sleep};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -67,10 +67,8 @@ struct Session {
     peer: Peer,
     /// Who it was when it last asked for a watch. What it has lives on when its token ends, but not when its rights do.
     identity: Option<Identity>,
-    /// `None` once the client has said that it asks for nothing more; its watches live on.
-    requests: Option<Streaming<pb::WatchRequest>>,
-    /// Completes when the stream has to end, whatever it is about.
-    end: Pin<Box<dyn Future<Output = Status> + Send>>,
+    /// What is rarely the reason to wake, and looked at only if it is.
+    rare: FuturesUnordered<Pin<Box<dyn Future<Output = Rare> + Send>>>,
     rights: Rights,
     watches: Watches,
     /// What is on its way.
@@ -80,11 +78,21 @@ struct Session {
     progress: Pin<Box<Sleep>>,
 }
 
+/// What a session rarely waits for.
+enum Rare {
+    /// The stream has to end, whatever it is about.
+    End(Status),
+    /// Rights may have changed.
+    Rights(Rights),
+    /// The client has asked for something, with the rest of its requests.
+    Request(Box<(pb::WatchRequest, Streaming<pb::WatchRequest>)>),
+    /// The client asks for nothing more; its watches live on.
+    NoMore,
+}
+
 /// What a session waits for.
 enum Wake {
-    End(Status),
-    Rights,
-    Request(Option<pb::WatchRequest>),
+    Rare(Rare),
     Due,
     Found,
     Progress,
@@ -94,10 +102,14 @@ impl Session {
     fn new(service: Service, request: Request<Streaming<pb::WatchRequest>>) -> Self {
         let progress = Box::pin(sleep(jittered(&service)));
         let (ending, needs_leader) = (service.clone(), needs_leader(request.metadata()));
+        let peer = Peer::of(request.extensions());
+        let rare = FuturesUnordered::<Pin<Box<dyn Future<Output = Rare> + Send>>>::new();
+        rare.push(Box::pin(async move { Rare::End(ending.stream_end(needs_leader).await) }));
+        rare.push(Box::pin(changed(service.rights())));
+        rare.push(Box::pin(next_request(request.into_inner())));
         Self {
-            peer: Peer::of(request.extensions()),
-            end: Box::pin(async move { ending.stream_end(needs_leader).await }),
-            requests: Some(request.into_inner()),
+            peer,
+            rare,
             identity: None,
             rights: service.rights(),
             watches: Watches::new(service.watch_hub().link()),
@@ -118,10 +130,17 @@ impl Session {
                 return Ok(response);
             }
             match self.wait().await {
-                Wake::End(status) => return Err(status),
-                Wake::Rights => self.revise(),
-                Wake::Request(Some(request)) => self.take(request),
-                Wake::Request(None) => self.requests = None,
+                Wake::Rare(Rare::End(status)) => return Err(status),
+                Wake::Rare(Rare::Rights(rights)) => {
+                    self.rare.push(Box::pin(changed(rights)));
+                    self.revise();
+                }
+                Wake::Rare(Rare::Request(request)) => {
+                    let (request, others) = *request;
+                    self.rare.push(Box::pin(next_request(others)));
+                    self.take(request);
+                }
+                Wake::Rare(Rare::NoMore) => {}
                 Wake::Due => {
                     let news = self.watches.step(self.service.engine());
                     if news.is_none() {
@@ -171,21 +190,10 @@ impl Session {
     }
 
     async fn wait(&mut self) -> Wake {
-        let requests = &mut self.requests;
-        let request = async {
-            match requests {
-                Some(requests) => requests.message().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
-            end = &mut self.end => Wake::End(end),
-            () = self.rights.changed() => Wake::Rights,
-            request = request => match request {
-                Ok(request) => Wake::Request(request),
-                Err(error) => Wake::End(error),
-            },
+            // Never empty: the end is in it.
+            Some(rare) = self.rare.next() => Wake::Rare(rare),
             () = std::future::ready(()), if self.watches.is_due() => Wake::Due,
             () = self.watches.link().woken() => Wake::Found,
             () = &mut self.progress, if self.watches.want_progress() => Wake::Progress,
@@ -226,6 +234,19 @@ impl Session {
                 News::Message(revision, response) => self.news.push_back((revision, response)),
             }
         }
+    }
+}
+
+async fn changed(mut rights: Rights) -> Rare {
+    rights.changed().await;
+    Rare::Rights(rights)
+}
+
+async fn next_request(mut requests: Streaming<pb::WatchRequest>) -> Rare {
+    match requests.message().await {
+        Ok(Some(request)) => Rare::Request(Box::new((request, requests))),
+        Ok(None) => Rare::NoMore,
+        Err(error) => Rare::End(error),
     }
 }
 
