@@ -18,6 +18,7 @@ use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use landbridge_kvstore_store::{BuildError, StoreBuilder};
 use prost::Message;
 
@@ -291,7 +292,7 @@ pub(super) fn read_padded(
 ) -> Result<Loaded, SnapshotError> {
     let file = Reader::new(file);
     let mut reader =
-        BlockReader { path, file: BufReader::with_capacity(BLOCK_BYTES, file), len, offset: 0, count: 0 };
+        BlockReader { path, file: BufReader::new(file), len, offset: 0, count: 0, buffer: BytesMut::new() };
     reader.header()?;
     let Block::Head(head) = reader.next()? else { return Err(reader.damaged(Damage::Order)) };
     let mut store = StoreBuilder::new();
@@ -324,6 +325,8 @@ struct BlockReader<'a> {
     /// Where the next block is.
     offset: u64,
     count: u64,
+    /// Kept from block to block: new memory for each would take as long as all the rest. What is read of it is copied.
+    buffer: BytesMut,
 }
 
 impl BlockReader<'_> {
@@ -357,12 +360,15 @@ impl BlockReader<'_> {
         if self.offset + 8 + u64::from(len) > self.len {
             return Err(self.damaged(Damage::Length));
         }
-        let mut bytes = vec![0; len as usize];
+        let mut bytes = mem::take(&mut self.buffer);
+        bytes.resize(len as usize, 0);
         self.fill(&mut bytes)?;
         if checksum(self.count, &bytes) != expected {
             return Err(self.damaged(Damage::Checksum));
         }
-        let block = decode_block(&bytes).map_err(|error| self.damaged(error.into()))?;
+        let bytes = bytes.freeze();
+        let block = decode_block(bytes.clone()).map_err(|error| self.damaged(error.into()))?;
+        self.buffer = bytes.try_into_mut().unwrap_or_default();
         self.offset += 8 + u64::from(len);
         self.count += 1;
         Ok(block)

@@ -3,7 +3,10 @@
 //! A snapshot costs as much as the whole store, whatever has changed since the last one: so there is one when the log has
 //! grown by a part of that, and not for a few small entries. It costs no pause: it is written from a copy of that moment.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::weight;
@@ -16,6 +19,8 @@ use super::types::{Entry, Payload, Proposal, Raft};
 const LOG_BYTES: u64 = 64 << 20;
 /// The part of the last snapshot's length that the log has to reach before the next one.
 const PART: u64 = 4;
+/// How long to wait between looks.
+const PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of log before a snapshot that are kept, for members that are a little behind.
 const KEPT_BYTES: usize = 4 << 20;
 
@@ -70,6 +75,8 @@ pub(super) async fn run(
                 }
                 continue;
             }
+            // As it is for a part of a store, a moment more does not matter; each look costs whoever writes a wake.
+            sleep(PAUSE).await;
             if applied.changed().await.is_err() {
                 return;
             }

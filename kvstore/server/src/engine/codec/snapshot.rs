@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use landbridge_kvstore_store::auth::AuthStore;
 use landbridge_kvstore_store::{Event, KeyValue, StorePart};
 use prost::Message;
@@ -61,7 +61,7 @@ fn encode(block: snapshot_block::Block) -> Vec<u8> {
     proto::SnapshotBlock { block: Some(block) }.encode_to_vec()
 }
 
-pub(in crate::engine) fn decode_block(bytes: &[u8]) -> Result<Block, DecodeError> {
+pub(in crate::engine) fn decode_block(bytes: impl Buf) -> Result<Block, DecodeError> {
     let block = proto::SnapshotBlock::decode(bytes)?.block;
     Ok(match required(block, "the kind of a block")? {
         snapshot_block::Block::Head(head) => {
