@@ -12,6 +12,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use report::Report;
 
+/// The load shares the machine with what it measures: what it takes less of, both have more of.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measure a part of Landbridge beside its peer.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", version)]
