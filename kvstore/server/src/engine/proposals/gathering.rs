@@ -83,3 +83,66 @@ impl Gathering {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn few_are_not_waited_for_and_most_of_a_crowd_is() {
+        let mut crowd = Crowd::default();
+        assert_eq!(crowd.wanted(), 1);
+        crowd.seen(FEW);
+        assert_eq!(crowd.wanted(), 1);
+        crowd.seen(100);
+        assert_eq!(crowd.wanted(), 88);
+        // They did not come again.
+        crowd.seen(1);
+        assert_eq!(crowd.wanted(), 1);
+    }
+
+    #[tokio::test]
+    async fn whoever_gathers_is_woken_by_the_one_who_completes_the_crowd() {
+        let (sender, mut queue) = mpsc::channel(8);
+        let gathering = Arc::<Gathering>::default();
+        let came = |number: usize| {
+            sender.try_send(number).unwrap();
+            gathering.came(number);
+        };
+        came(1);
+        came(2);
+        assert_eq!(gathering.reach(&queue, 3).now_or_never(), None);
+        came(3);
+        assert_eq!(gathering.reach(&queue, 3).now_or_never(), Some(()));
+
+        let gatherer = Arc::clone(&gathering);
+        let waiting = tokio::spawn(async move {
+            gatherer.reach(&queue, 5).await;
+            queue.close();
+            queue.len()
+        });
+        // It waits by now, or sees them when it comes.
+        while gathering.wanted.load(Ordering::SeqCst) != 5 {
+            tokio::task::yield_now().await;
+        }
+        came(4);
+        came(5);
+        assert_eq!(waiting.await.unwrap(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_crowd_that_does_not_come_is_not_waited_for_long() {
+        let (sender, queue) = mpsc::channel(8);
+        let (gathering, mut crowd) = (Gathering::default(), Crowd::default());
+        crowd.seen(100);
+        sender.try_send(()).unwrap();
+        gathering.came(1);
+        // Ends at all.
+        gathering.gather(&queue, &crowd).await;
+        assert_eq!(queue.len(), 1);
+    }
+}
