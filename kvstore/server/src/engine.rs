@@ -37,6 +37,7 @@ mod error;
 mod forward;
 mod identity;
 mod lease_calls;
+mod lease_time;
 mod leases;
 mod log;
 mod members;
@@ -47,6 +48,8 @@ mod options;
 mod peers;
 mod proposals;
 mod reads;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 mod snapshot_policy;
 mod state_machine;
@@ -63,6 +66,8 @@ pub use members::ClusterMember;
 pub use membership::MemberError;
 pub use options::{ClusterOptions, ClusterState, EngineOptions, EngineStatus, InitialMember, PeerOptions};
 pub use peers::{Direction, Switch};
+#[cfg(test)]
+pub(crate) use simulation::Simulated;
 pub use snapshot::{Damage, SnapshotError};
 
 use std::fmt;
@@ -90,6 +95,7 @@ use reads::Rounds;
 use state_machine::{Shared, Snapshots};
 use types::{Raft, ServerMetrics};
 
+use crate::platform::Platform;
 use crate::wal::Room;
 
 /// A handle of the replicated store; clones are of the same one.
@@ -144,7 +150,15 @@ impl Engine {
     /// # Errors
     /// [`OpenError`]; then nothing runs.
     pub async fn open(options: EngineOptions) -> Result<Self, OpenError> {
-        open::open(options).await
+        Self::open_on(options, Platform::default()).await
+    }
+
+    /// As [`Engine::open`], with other files and another clock than the kernel's.
+    ///
+    /// # Errors
+    /// As for [`Engine::open`].
+    pub async fn open_on(options: EngineOptions, platform: Platform) -> Result<Self, OpenError> {
+        open::open(options, platform).await
     }
 
     /// Replicates a command, makes it durable and applies it. What the store makes of it, a refusal included, is in the
@@ -307,7 +321,8 @@ impl Engine {
     pub fn status(&self) -> EngineStatus {
         let Inner { identity, options, shared, snapshots, .. } = &*self.0;
         let snapshot_bytes = snapshots.bytes();
-        let disk_bytes = snapshot_bytes + open::folder_bytes(&open::wal_dir(&options.data_dir));
+        let disk_bytes =
+            snapshot_bytes + open::folder_bytes(&*snapshots.platform.disk, &open::wal_dir(&options.data_dir));
         let applied_index = *shared.applied.borrow();
         let has_leader = self.has_leader();
         // openraft waits while this is looked at.

@@ -12,6 +12,7 @@ mod http;
 mod leader;
 mod listen;
 pub mod planted;
+pub mod platform;
 mod quota;
 mod server;
 mod tls;

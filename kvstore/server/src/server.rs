@@ -28,6 +28,7 @@ use crate::grpc::{Service, ServiceSettings, WatchCounters};
 use crate::http::{Router, serve};
 use crate::leader::watch_leader;
 use crate::listen::{ListenAddress, ListenUrl};
+use crate::platform::Platform;
 use crate::quota::Quota;
 use crate::tls::{TlsError, TlsSource};
 use crate::tls_settings::ServerTls;
@@ -104,12 +105,24 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub async fn start_with(options: ServerOptions, settings: ServiceSettings) -> Result<Self, StartError> {
+        Self::start_on(options, settings, Platform::default()).await
+    }
+
+    /// As [`Server::start_with`], with other files and another clock than the kernel's.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_on(
+        options: ServerOptions,
+        settings: ServiceSettings,
+        platform: Platform,
+    ) -> Result<Self, StartError> {
         let ServerOptions { mut engine, listen, advertise, tls, access } = options;
         engine.client_urls.clone_from(&advertise);
         let tls = tls.map(TlsSource::new).transpose()?.map(Arc::new);
         let listeners = bind_all(&listen, tls.as_ref())?;
         let election_timeout = engine.election_timeout;
-        let engine = Engine::open(engine).await?;
+        let engine = Engine::open_on(engine, platform).await?;
 
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let observed = engine.clone();

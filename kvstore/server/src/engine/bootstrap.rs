@@ -16,6 +16,7 @@ use super::identity::{Identity, member_id};
 use super::peers::ask_members;
 use super::types::Member;
 use super::{ClusterState, EngineOptions, InitialMember, OpenError};
+use crate::platform::Platform;
 
 /// How long the members of a running cluster are asked for it.
 const ASK_WITHIN: Duration = Duration::from_secs(30);
@@ -30,7 +31,7 @@ fn wrong(reason: String) -> OpenError {
 ///
 /// # Errors
 /// [`OpenError::Options`] if they contradict themselves or the cluster that they name.
-pub(super) async fn identify(options: &EngineOptions) -> Result<Identity, OpenError> {
+pub(super) async fn identify(options: &EngineOptions, platform: &Platform) -> Result<Identity, OpenError> {
     let own_urls = &options.peers.advertise;
     let cluster = &options.cluster;
     match (cluster.initial.is_empty(), cluster.state) {
@@ -41,12 +42,12 @@ pub(super) async fn identify(options: &EngineOptions) -> Result<Identity, OpenEr
         (false, ClusterState::New) => {
             check_initial(options)?;
             let identity = Identity::of_cluster(&cluster.token, &cluster.initial, own_urls);
-            refuse_second_start(options, identity).await?;
+            refuse_second_start(options, platform, identity).await?;
             Ok(identity)
         }
         (false, ClusterState::Existing) => {
             check_initial(options)?;
-            join(options).await
+            join(options, platform).await
         }
     }
 }
@@ -101,9 +102,14 @@ fn same(one: &[String], other: &[String]) -> bool {
 }
 
 /// The other members' answers, as far as they are there.
-async fn ask_others(options: &EngineOptions, patience: Duration) -> Option<MembersResponse> {
+async fn ask_others(
+    options: &EngineOptions,
+    platform: &Platform,
+    patience: Duration,
+) -> Option<MembersResponse> {
     let others = options.cluster.initial.iter().filter(|member| member.name != options.name);
-    let asked = others.map(|member| ask_members(&member.peer_urls, options.peers.tls.as_ref(), patience));
+    let asked =
+        others.map(|member| ask_members(&member.peer_urls, options.peers.tls.as_ref(), platform, patience));
     let answers = futures_util::future::join_all(asked).await;
     for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
         info!(error, "a member that was asked for its cluster does not answer");
@@ -111,8 +117,12 @@ async fn ask_others(options: &EngineOptions, patience: Duration) -> Option<Membe
     answers.into_iter().filter_map(Result::ok).find(|answer| !answer.members.is_empty())
 }
 
-async fn refuse_second_start(options: &EngineOptions, identity: Identity) -> Result<(), OpenError> {
-    let Some(running) = ask_others(options, ASK_PATIENCE).await else { return Ok(()) };
+async fn refuse_second_start(
+    options: &EngineOptions,
+    platform: &Platform,
+    identity: Identity,
+) -> Result<(), OpenError> {
+    let Some(running) = ask_others(options, platform, ASK_PATIENCE).await else { return Ok(()) };
     if running.cluster_id != identity.cluster_id {
         return Err(wrong(format!(
             "cluster ID mismatch: the members that run are of cluster {:016x}, and this one would be of {:016x}",
@@ -131,10 +141,10 @@ async fn refuse_second_start(options: &EngineOptions, identity: Identity) -> Res
 }
 
 /// Asks the running members who this one is to them.
-async fn join(options: &EngineOptions) -> Result<Identity, OpenError> {
+async fn join(options: &EngineOptions, platform: &Platform) -> Result<Identity, OpenError> {
     let deadline = Instant::now() + ASK_WITHIN;
     loop {
-        if let Some(running) = ask_others(options, ASK_PATIENCE).await {
+        if let Some(running) = ask_others(options, platform, ASK_PATIENCE).await {
             let own = running.members.iter().find(|member| same(&member.peer_urls, &options.peers.advertise));
             if let Some(own) = own {
                 return Ok(Identity { cluster_id: running.cluster_id, member_id: own.id });

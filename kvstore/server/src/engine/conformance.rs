@@ -14,6 +14,7 @@ use super::log::{LogStore, Replay, SharedLog};
 use super::open::{Found, Surroundings, recover_data};
 use super::state_machine::{Folder, Shared, Snapshots, StateMachine};
 use super::types::TypeConfig;
+use crate::platform::Platform;
 use crate::wal::disk::RealDisk;
 use crate::wal::{self, Making, Wal, WalOptions};
 
@@ -67,7 +68,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Disk> for Builder {
         let shared_log = log.get_log_reader().await;
         let writer = Some(std::thread::spawn(move || writer.run(queue)));
         let snapshots = Snapshots {
-            disk,
+            platform: Platform::default(),
             dir: dir.path().join("snap"),
             cluster_id: identity.cluster_id,
             current: Arc::default(),
@@ -77,7 +78,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Disk> for Builder {
             stop: surroundings.stop,
         };
         let token_ttl = std::time::Duration::from_secs(1);
-        let shared = Shared::new(state, identity.member_id, 1, token_ttl, Arc::default());
+        let shared =
+            Shared::new(state, identity.member_id, 1, token_ttl, &Platform::default().clock, Arc::default());
         let state_machine = StateMachine { shared: Arc::new(shared), snapshots };
         Ok((Disk { dir, log: shared_log, writer }, log, state_machine))
     }

@@ -185,6 +185,7 @@ pub(super) async fn count_leaders(
         }
     };
     tokio::select! {
+        biased;
         () = stop.cancelled() => {}
         () = counting => {}
     }

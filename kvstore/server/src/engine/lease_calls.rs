@@ -144,6 +144,7 @@ impl Engine {
                 None => return Err(ReadError::NoLeader),
             }
             tokio::select! {
+                biased;
                 () = self.0.stop.cancelled() => return Err(ReadError::Stopped),
                 // The sender lives as long as this handle.
                 _ = applied.changed() => {}

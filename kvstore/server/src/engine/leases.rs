@@ -16,12 +16,13 @@ use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::impls::ProgressResponder;
 use openraft::vote::leader_id_std::CommittedLeaderId;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Command;
 use super::batch::Batch;
+use super::lease_time::LOOK_EVERY;
 use super::state_machine::Shared;
 use super::types::{Proposal, Raft};
 
@@ -42,6 +43,7 @@ pub(super) async fn run(raft: Raft, shared: Arc<Shared>, extension: Duration, st
             }
             shared.start_clock(extension, term);
             tokio::select! {
+                biased;
                 () = no_longer_leads(&raft, term) => {}
                 () = expire(&raft, &shared, term) => {}
             }
@@ -49,6 +51,7 @@ pub(super) async fn run(raft: Raft, shared: Arc<Shared>, extension: Duration, st
         }
     };
     tokio::select! {
+        biased;
         () = stop.cancelled() => {}
         () = leading => {}
     }
@@ -90,18 +93,22 @@ async fn no_longer_leads(raft: &Raft, term: u64) {
 /// Ends leases of a term of this member as they run out.
 async fn expire(raft: &Raft, shared: &Shared, term: u64) {
     loop {
-        let looked = shared.with_clock(|clock, now| (clock.expired(now, BATCH_LEN), clock.next_deadline()));
+        let looked = shared.with_clock(|clock, now| {
+            let next = clock.next_deadline().map(|deadline| deadline.saturating_duration_since(now));
+            (clock.expired(now, BATCH_LEN), next)
+        });
         let Some((expired, next)) = looked else { return };
         if expired.is_empty() {
             let deadline = async {
                 match next {
-                    Some(deadline) => sleep_until(Instant::from_std(deadline)).await,
+                    Some(left) => sleep(left.min(LOOK_EVERY)).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                () = deadline => {}
+                biased;
                 () = shared.clock_changed.notified() => {}
+                () = deadline => {}
             }
             continue;
         }

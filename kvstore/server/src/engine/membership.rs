@@ -448,6 +448,7 @@ pub(super) async fn keep_members(engine: Weak<Inner>, interval: Duration, stop: 
     loop {
         let Some(peers) = engine.upgrade().map(|engine| engine.peers.clone()) else { return };
         let removed = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = peers.removed() => true,
             () = sleep(interval) => false,

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,6 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::time::timeout;
 use tonic::{Response, Status};
 
@@ -22,6 +22,8 @@ use super::codec::{DecodeError, proto};
 use super::peers::{Lane, Peers};
 use super::snapshot::SnapshotFile;
 use super::types::{Member, Snapshot, TypeConfig, Vote};
+use crate::platform::Platform;
+use crate::wal::disk::DiskFile;
 
 /// Bytes of a snapshot that are sent at once.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -173,15 +175,14 @@ impl RaftNetworkV2<TypeConfig> for Route {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let lost = |error: io::Error| Self::unreachable(format!("the snapshot cannot be read: {error}"));
         let file = snapshot.snapshot.file;
-        let length = file.metadata().map_err(lost)?.len();
-        let mut file = tokio::fs::File::from_std(file);
-        file.rewind().await.map_err(lost)?;
+        let length = file.len().map_err(lost)?;
         let meta = codec::snapshot_meta_to_proto(&vote, &snapshot.meta, length);
         let first = proto::SnapshotChunk { meta: Some(meta), bytes: Bytes::new() };
-        let chunks = stream::once(async { first }).chain(chunks(file));
+        let chunks = stream::once(async { first }).chain(chunks(self.peers.platform().clone(), file));
         let mut client = self.peers.client(self.target, Lane::Snapshot);
         let call = client.install_snapshot(self.peers.request(self.target, chunks));
         let response = tokio::select! {
+            biased;
             closed = cancel => return Err(closed.into()),
             response = call => response.map_err(|status| self.failed(&status))?.into_inner(),
         };
@@ -208,10 +209,22 @@ impl RaftNetworkV2<TypeConfig> for Route {
 }
 
 /// The bytes of a file. Ends early if it cannot be read; whoever gets them knows how many there are.
-fn chunks(file: tokio::fs::File) -> impl Stream<Item = proto::SnapshotChunk> + Send + 'static {
-    stream::unfold(file, |mut file| async move {
-        let mut bytes = Vec::with_capacity(CHUNK_BYTES);
-        let read = (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut bytes).await.ok()?;
-        (read > 0).then(|| (proto::SnapshotChunk { meta: None, bytes: bytes.into() }, file))
+fn chunks(
+    platform: Platform,
+    file: Arc<dyn DiskFile>,
+) -> impl Stream<Item = proto::SnapshotChunk> + Send + 'static {
+    stream::unfold((file, 0), move |(file, offset)| {
+        let platform = platform.clone();
+        async move {
+            let read = platform.blocking(move || {
+                let mut bytes = vec![0; CHUNK_BYTES];
+                let read = file.read_at(&mut bytes, offset)?;
+                bytes.truncate(read);
+                io::Result::Ok((bytes, file))
+            });
+            let (bytes, file) = read.await.ok()?.ok()?;
+            let next = offset + bytes.len() as u64;
+            (next > offset).then(|| (proto::SnapshotChunk { meta: None, bytes: bytes.into() }, (file, next)))
+        }
     })
 }

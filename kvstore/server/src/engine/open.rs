@@ -1,6 +1,5 @@
 //! From a data folder to an engine that runs.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, ReadPolicy, SnapshotPolicy};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,7 +33,8 @@ use super::state_machine::{Folder, Shared, Snapshots, State, StateMachine};
 use super::sweep;
 use super::types::{Raft, SnapshotMeta};
 use super::{Alarm, AlarmKind, ClusterOptions, Command, Engine, EngineOptions, Inner, OpenError, leases};
-use crate::wal::disk::{Access, Disk, RealDisk, create_dirs};
+use crate::platform::Platform;
+use crate::wal::disk::{Access, Disk, create_dirs};
 use crate::wal::{Making, Room, Wal};
 
 /// How long a member of a cluster of one may take until it leads.
@@ -66,31 +67,43 @@ pub(super) struct Found {
     clippy::too_many_lines,
     reason = "every part is made once, in the order in which they need each other"
 )]
-pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
+pub(super) async fn open(options: EngineOptions, platform: Platform) -> Result<Engine, OpenError> {
     let config = Arc::new(config(&options)?);
     let mut listeners = Vec::new();
     for url in &options.peers.listen {
         let listener = bind(url, options.peers.tls.as_ref()).await;
         listeners.push(listener.map_err(|source| OpenError::Listen { url: url.to_string(), source })?);
     }
-    let new = if is_empty(&wal_dir(&options.data_dir)) { Some(identify(&options).await?) } else { None };
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    #[cfg(test)]
+    if let Some(simulated) = &platform.simulated {
+        listeners.push(PeerListener::simulated(simulated.listen()));
+    }
+    let new = if is_empty(&*platform.disk, &wal_dir(&options.data_dir)) {
+        Some(identify(&options, &platform).await?)
+    } else {
+        None
+    };
     let surroundings = Surroundings::default();
     let (failure, counters) = (Arc::clone(&surroundings.failure), Arc::clone(&surroundings.counters));
     let stop = surroundings.stop.clone();
-    let (from, on) = (options.clone(), Arc::clone(&disk));
-    let found = move || recover_as(&from, new, &on, Making::Ahead, &surroundings);
-    let found = tokio::task::spawn_blocking(found);
+    let (from, on, making) = (options.clone(), Arc::clone(&platform.disk), platform.making);
+    let found = platform.blocking(move || recover_as(&from, new, &on, making, &surroundings));
     let Found { identity, log, memory, writer, room, queue, state, snapshot } =
         found.await.map_err(|ended| OpenError::Failed { reason: ended.to_string() })??;
     let needed_log_bytes = writer.needed_bytes();
 
     let tracker = TaskTracker::new();
     let session = fastrand::u64(..);
-    let shared =
-        Arc::new(Shared::new(state, identity.member_id, session, options.token_ttl, Arc::clone(&counters)));
+    let shared = Arc::new(Shared::new(
+        state,
+        identity.member_id,
+        session,
+        options.token_ttl,
+        &platform.clock,
+        Arc::clone(&counters),
+    ));
     let snapshots = Snapshots {
-        disk,
+        platform: platform.clone(),
         dir: snapshot_dir(&options.data_dir),
         cluster_id: identity.cluster_id,
         current: Arc::new(Mutex::new(snapshot)),
@@ -100,12 +113,9 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
         stop: stop.clone(),
     };
     let folder = snapshots.folder.clone();
-    let writer = tracker.spawn_blocking(move || {
-        let wal = writer.run(queue);
-        // With it goes the lock of the folder.
-        folder.release(|| drop(wal));
-    });
-    let peers = Peers::new(identity, options.peers.tls.clone(), options.election_timeout, stop.clone());
+    let writer = spawn_writer(&tracker, &platform, writer, queue, folder);
+    let tls = options.peers.tls.clone();
+    let peers = Peers::new(identity, tls, platform, options.election_timeout, stop.clone());
     let state_machine = StateMachine { shared: Arc::clone(&shared), snapshots: snapshots.clone() };
     // If this fails, the log is dropped, and its writer ends.
     let raft = Raft::new(identity.member_id, config, Network(peers.clone()), log, state_machine).await;
@@ -188,6 +198,24 @@ pub(super) async fn open(options: EngineOptions) -> Result<Engine, OpenError> {
     Ok(engine)
 }
 
+/// Runs the writer of the log in a thread of its own.
+fn spawn_writer(
+    tracker: &TaskTracker,
+    platform: &Platform,
+    writer: Writer,
+    queue: mpsc::Receiver<Write>,
+    folder: Folder,
+) -> JoinHandle<()> {
+    // With it goes the lock of the folder.
+    let end = move |wal: Wal| folder.release(|| drop(wal));
+    #[cfg(test)]
+    if let Some(simulated) = platform.simulated.clone() {
+        return tracker.spawn(async move { end(writer.run_simulated(queue, simulated).await) });
+    }
+    let _ = platform;
+    tracker.spawn_blocking(move || end(writer.run(queue)))
+}
+
 /// How long a request may take, as in etcd: 5 s for the disk and the network, and what two elections take.
 pub(super) fn patience(options: &EngineOptions) -> Duration {
     Duration::from_secs(5) + options.election_timeout * 2
@@ -216,6 +244,7 @@ async fn raise(
         }
     };
     tokio::select! {
+        biased;
         () = stop.cancelled() => {}
         () = raising => {}
     }
@@ -328,8 +357,8 @@ fn config(options: &EngineOptions) -> Result<Config, OpenError> {
     config.validate().map_err(|error| invalid(error.to_string()))
 }
 
-fn is_empty(dir: &Path) -> bool {
-    fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
+fn is_empty(disk: &dyn Disk, dir: &Path) -> bool {
+    disk.list(dir).map_or(true, |files| files.is_empty())
 }
 
 /// What the one who writes the log shares with the others.
@@ -400,8 +429,8 @@ pub(super) fn recover_as(
         }
     };
     check_fit(&log, &state, &wal_dir, &snapshot_dir)?;
-    let from = state.last_applied.map_or(0, |last| last.index + 1);
-    let upto = log.committed.map_or(0, |committed| committed.index + 1);
+    let from = state.last_applied.map_or(0, |last| last.index.saturating_add(1));
+    let upto = log.committed.map_or(0, |committed| committed.index.saturating_add(1));
     for entry in log.range(from..upto) {
         state.apply(entry, |_, _, _| {});
     }
@@ -435,7 +464,7 @@ fn check_fit(log: &MemoryLog, state: &State, wal_dir: &Path, snapshot_dir: &Path
 }
 
 /// Bytes of all files of a folder, as far as they can be seen.
-pub(super) fn folder_bytes(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
+pub(super) fn folder_bytes(disk: &dyn Disk, dir: &Path) -> u64 {
+    let files = disk.list(dir).unwrap_or_default();
+    files.iter().filter_map(|path| disk.file_len(path).ok()).sum()
 }

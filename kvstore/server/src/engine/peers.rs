@@ -25,9 +25,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
@@ -35,6 +36,7 @@ use tonic::{Request, Status};
 
 use super::codec::proto::peer_client::PeerClient;
 use super::identity::Identity;
+use crate::platform::Platform;
 use crate::tls::TlsFiles;
 
 /// What a call is about.
@@ -85,6 +87,7 @@ pub(super) struct Peers(Arc<Inner>);
 struct Inner {
     identity: Identity,
     tls: Option<TlsFiles>,
+    platform: Platform,
     election_timeout: Duration,
     urls: RwLock<BTreeMap<u64, Vec<String>>>,
     channels: Mutex<BTreeMap<(u64, Lane), Channel>>,
@@ -108,12 +111,14 @@ impl Peers {
     pub(super) fn new(
         identity: Identity,
         tls: Option<TlsFiles>,
+        platform: Platform,
         election_timeout: Duration,
         cut: CancellationToken,
     ) -> Self {
         Self(Arc::new(Inner {
             identity,
             tls,
+            platform,
             election_timeout,
             urls: RwLock::default(),
             channels: Mutex::default(),
@@ -123,6 +128,10 @@ impl Peers {
             removed: CancellationToken::new(),
             cut,
         }))
+    }
+
+    pub(super) fn platform(&self) -> &Platform {
+        &self.0.platform
     }
 
     pub(super) fn election_timeout(&self) -> Duration {
@@ -190,7 +199,9 @@ impl Peers {
                 {
                     return Err(std::io::ErrorKind::HostUnreachable.into());
                 }
-                let link = link::dial(&urls.unwrap_or_default(), inner.tls.as_ref(), &inner.cut).await?;
+                let link =
+                    link::dial(&urls.unwrap_or_default(), inner.tls.as_ref(), &inner.platform, &inner.cut)
+                        .await?;
                 Ok::<_, std::io::Error>(TokioIo::new(link.switched(inner.switch.clone(), member)))
             }
         });
@@ -241,15 +252,18 @@ fn number(metadata: &MetadataMap, key: &str) -> Option<u64> {
 pub(super) async fn ask_members(
     urls: &[String],
     tls: Option<&TlsFiles>,
+    platform: &Platform,
     patience: Duration,
 ) -> Result<super::codec::proto::MembersResponse, String> {
     let cut = CancellationToken::new();
-    let (urls, tls) = (urls.to_vec(), tls.cloned());
+    let (urls, tls, platform) = (urls.to_vec(), tls.cloned(), platform.clone());
     let connector = {
         let cut = cut.clone();
         tower::service_fn(move |_| {
-            let (urls, tls, cut) = (urls.clone(), tls.clone(), cut.clone());
-            async move { Ok::<_, std::io::Error>(TokioIo::new(link::dial(&urls, tls.as_ref(), &cut).await?)) }
+            let (urls, tls, platform, cut) = (urls.clone(), tls.clone(), platform.clone(), cut.clone());
+            async move {
+                Ok::<_, std::io::Error>(TokioIo::new(link::dial(&urls, tls.as_ref(), &platform, &cut).await?))
+            }
         })
     };
     let _cut = cut.drop_guard();

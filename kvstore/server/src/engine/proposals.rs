@@ -14,7 +14,7 @@
 
 mod gathering;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -58,7 +58,7 @@ pub(super) trait Submit: Send + Sync + 'static {
 pub(super) struct Attendants {
     member: u64,
     session: u64,
-    batches: Mutex<HashMap<u64, Vec<oneshot::Sender<Answer>>>>,
+    batches: Mutex<BTreeMap<u64, Vec<oneshot::Sender<Answer>>>>,
 }
 
 impl Attendants {
@@ -67,7 +67,7 @@ impl Attendants {
         Self { member, session: session.max(1), batches: Mutex::default() }
     }
 
-    fn batches(&self) -> MutexGuard<'_, HashMap<u64, Vec<oneshot::Sender<Answer>>>> {
+    fn batches(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<oneshot::Sender<Answer>>>> {
         // A map is whole whatever panicked.
         self.batches.lock().unwrap_or_else(PoisonError::into_inner)
     }

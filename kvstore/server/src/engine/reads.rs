@@ -96,6 +96,7 @@ impl Engine {
     pub(super) async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), ReadError> {
         let mut applied = self.0.shared.applied.subscribe();
         tokio::select! {
+            biased;
             () = self.0.stop.cancelled() => Err(ReadError::Stopped),
             waited = timeout_at(deadline, applied.wait_for(|applied| *applied >= index)) => match waited {
                 Ok(_) => Ok(()),
@@ -127,6 +128,7 @@ impl Engine {
         let deadline = Instant::now() + self.patience();
         loop {
             let outcome = tokio::select! {
+                biased;
                 () = self.0.stop.cancelled() => return Err(ReadError::Stopped),
                 outcome = timeout_at(deadline, self.ask_leader()) => outcome,
             };

@@ -12,7 +12,6 @@
 //! - A block that cannot be read is damage, never an end: the last block says that it is, and how many came before.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::mem;
 use std::path::{Path, PathBuf};
@@ -32,7 +31,7 @@ use crate::wal::disk::{Access, Disk, DiskFile, Reader, is_full};
 
 const MAGIC: [u8; 8] = *b"LBRGSNP\0";
 const FORMAT: u32 = 2;
-const HEADER_LEN: usize = 16;
+pub(super) const HEADER_LEN: usize = 16;
 /// Bytes of parts from which on a block takes no more.
 const BLOCK_BYTES: usize = 256 << 10;
 
@@ -112,7 +111,7 @@ impl SnapshotError {
 #[derive(Debug)]
 pub(super) struct SnapshotFile {
     pub(super) path: PathBuf,
-    pub(super) file: File,
+    pub(super) file: Arc<dyn DiskFile>,
 }
 
 /// A snapshot that was read.
@@ -263,7 +262,7 @@ impl BlockWriter<'_> {
     }
 }
 
-fn header() -> [u8; HEADER_LEN] {
+pub(super) fn header() -> [u8; HEADER_LEN] {
     let mut bytes = [0; HEADER_LEN];
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
@@ -273,7 +272,7 @@ fn header() -> [u8; HEADER_LEN] {
 }
 
 /// Of a block with its place, so that one is not taken for another.
-fn checksum(place: u64, bytes: &[u8]) -> u32 {
+pub(super) fn checksum(place: u64, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&place.to_le_bytes()), bytes)
 }
 

@@ -10,7 +10,6 @@
 //! - openraft's worker is the only writer. Entries are applied in batches; readers see none of a batch or all of it.
 //! - Whoever is told of a revision can read it.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,13 +29,15 @@ use super::alarms::{AlarmKind, Alarms};
 use super::batch::{Request, weight};
 use super::change_feed::ChangeFeed;
 use super::counters::Counters;
+use super::lease_time::LeaseTime;
 use super::members::Members;
 use super::proposals::Attendants;
 use super::snapshot::{self, SnapshotError, SnapshotFile};
 use super::tokens::Tokens;
 use super::types::{Entry, LogId, Payload, Proposal, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use super::{Applied, Command, Outcome};
-use crate::wal::disk::{Disk, RealFile};
+use crate::platform::{Clock, Platform};
+use crate::wal::disk::Access;
 
 /// Requests that are applied under one lock; a batch is never parted. Readers wait no longer than these take.
 const TURN_LEN: usize = 512;
@@ -93,12 +94,14 @@ pub(super) struct Shared {
     pub(super) feed: Arc<ChangeFeed>,
     /// The deadlines of leases, while this member leads.
     clock: Mutex<Option<LeaseClock>>,
+    lease_time: LeaseTime,
     /// A lease may have a deadline before all others.
     pub(super) clock_changed: Notify,
     pub(super) revisions: watch::Sender<i64>,
     /// Users and roles as they are applied.
     pub(super) auth: watch::Sender<Arc<AuthStore>>,
     tokens: Mutex<Tokens>,
+    token_clock: Arc<dyn Clock>,
     /// The index of the last entry applied. Also sent anew when the clock starts or stops.
     pub(super) applied: watch::Sender<u64>,
     /// There is something to let go of, after a compaction.
@@ -121,16 +124,19 @@ impl Shared {
         member: u64,
         session: u64,
         token_ttl: Duration,
+        clock: &Arc<dyn Clock>,
         counters: Arc<Counters>,
     ) -> Self {
         Self {
             attendants: Arc::new(Attendants::new(member, session)),
             leading_term: AtomicU64::new(0),
             clock: Mutex::new(None),
+            lease_time: LeaseTime::new(Arc::clone(clock)),
             clock_changed: Notify::new(),
             feed: Arc::new(ChangeFeed::new(state.store.revision())),
             auth: watch::Sender::new(Arc::clone(&state.auth)),
             tokens: Mutex::new(Tokens::new(token_ttl)),
+            token_clock: Arc::clone(clock),
             revisions: watch::Sender::new(state.store.revision()),
             applied: watch::Sender::new(state.last_applied.map_or(0, |last| last.index)),
             compacted: Notify::new(),
@@ -212,7 +218,7 @@ impl Shared {
     /// Tells tokens what was applied.
     fn set_tokens(&self, outcome: &Outcome) {
         if let Outcome::Auth(outcome) = outcome {
-            self.tokens().follow(Instant::now(), outcome);
+            self.tokens().follow(self.token_clock.now(), outcome);
         }
     }
 
@@ -222,7 +228,7 @@ impl Shared {
 
     /// Whom a simple token names.
     pub(super) fn token_user(&self, text: &str) -> Option<Arc<str>> {
-        self.tokens().user(Instant::now(), text)
+        self.tokens().user(self.token_clock.now(), text)
     }
 
     /// Tells the clock of leases what was applied.
@@ -232,7 +238,7 @@ impl Shared {
         let Some(clock) = &mut *clock else { return };
         match command {
             Command::LeaseGrant { id, ttl_seconds } => {
-                clock.grant(Instant::now(), *id, *ttl_seconds);
+                clock.grant(self.lease_time.now(), *id, *ttl_seconds);
                 self.clock_changed.notify_one();
             }
             Command::LeaseRevoke { id } => clock.revoke(*id),
@@ -253,7 +259,7 @@ impl Shared {
     pub(super) fn start_clock(&self, extension: Duration, term: u64) {
         let state = self.state();
         let leases = state.store.leases().filter_map(|id| Some((id, state.store.lease_ttl_seconds(id)?)));
-        *self.clock() = Some(LeaseClock::start(Instant::now(), extension, leases));
+        *self.clock() = Some(LeaseClock::start(self.lease_time.now(), extension, leases));
         self.leading_term.store(term, Ordering::Release);
         self.applied.send_modify(|_| {});
     }
@@ -268,7 +274,7 @@ impl Shared {
 
     /// Looks at the clock; nothing if this member does not lead.
     pub(super) fn with_clock<R>(&self, look: impl FnOnce(&mut LeaseClock, Instant) -> R) -> Option<R> {
-        self.clock().as_mut().map(|clock| look(clock, Instant::now()))
+        self.clock().as_mut().map(|clock| look(clock, self.lease_time.now()))
     }
 
     /// Lets go of what compactions forgot, at no more than so many keys. Returns whether there is more to do.
@@ -331,7 +337,7 @@ impl Turn {
 /// The snapshot that there is, and who writes the next.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshots {
-    pub(super) disk: Arc<dyn Disk>,
+    pub(super) platform: Platform,
     pub(super) dir: PathBuf,
     pub(super) cluster_id: u64,
     pub(super) current: Arc<Mutex<Option<(SnapshotMeta, PathBuf)>>>,
@@ -376,7 +382,7 @@ impl Snapshots {
     /// Bytes of the snapshot that there is.
     pub(super) fn bytes(&self) -> u64 {
         let path = self.current().as_ref().map(|(_, path)| path.clone());
-        path.and_then(|path| fs::metadata(path).ok()).map_or(0, |metadata| metadata.len())
+        path.and_then(|path| self.platform.disk.file_len(&path).ok()).unwrap_or(0)
     }
 
     fn replace(&self, meta: SnapshotMeta, path: PathBuf) {
@@ -390,7 +396,7 @@ impl Snapshots {
 
     fn open(&self) -> io::Result<Option<Snapshot>> {
         let Some((meta, path)) = self.current().clone() else { return Ok(None) };
-        let file = File::open(&path)?;
+        let file = self.platform.disk.open(&path, Access::Read)?;
         Ok(Some(Snapshot { meta, snapshot: SnapshotFile { path, file } }))
     }
 
@@ -400,8 +406,7 @@ impl Snapshots {
         change: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
     ) -> io::Result<T> {
         let folder = self.folder.clone();
-        let changed = tokio::task::spawn_blocking(move || folder.change(change)).await;
-        changed.unwrap_or_else(|ended| Err(io::Error::other(ended)))
+        self.platform.blocking(move || folder.change(change)).await?
     }
 }
 
@@ -443,11 +448,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, received: SnapshotFile) -> io::Result<()> {
-        let (disk, dir) = (Arc::clone(&self.snapshots.disk), self.snapshots.dir.clone());
+        let (disk, dir) = (Arc::clone(&self.snapshots.platform.disk), self.snapshots.dir.clone());
         let named = snapshot::path(&dir, meta.last_log_id);
         let path = named.clone();
         let loaded = self.snapshots.blocking(move || {
-            let loaded = snapshot::read(&received.path, &RealFile(received.file))?;
+            let loaded = snapshot::read(&received.path, &*received.file)?;
             if received.path != path {
                 snapshot::finish(&*disk, &dir, &received.path, &path)?;
             }
@@ -484,11 +489,11 @@ pub(super) struct SnapshotBuilder {
 
 impl SnapshotBuilder {
     async fn write(&self, meta: SnapshotMeta) -> io::Result<PathBuf> {
-        let Snapshots { disk, dir, cluster_id, counters, .. } = self.snapshots.clone();
+        let Snapshots { platform, dir, cluster_id, counters, .. } = self.snapshots.clone();
         let state = Arc::clone(&self.state);
         let write = move || {
             let began = Instant::now();
-            let written = snapshot::write(&*disk, &dir, cluster_id, &meta, &state)?;
+            let written = snapshot::write(&*platform.disk, &dir, cluster_id, &meta, &state)?;
             counters.snapshots.observe(began.elapsed());
             Ok(written)
         };
@@ -514,6 +519,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                     warn!(%error, "the disk is full: the snapshot waits for room");
                     self.snapshots.counters.snapshots_failed.add(1);
                     tokio::select! {
+                        biased;
                         () = self.snapshots.stop.cancelled() => return Err(error),
                         () = sleep(ROOM_PAUSE) => {}
                     }
@@ -522,7 +528,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             }
         };
         self.snapshots.replace(meta.clone(), path.clone());
-        let file = File::open(&path)?;
+        let file = self.snapshots.platform.disk.open(&path, Access::Read)?;
         Ok(Snapshot { meta, snapshot: SnapshotFile { path, file } })
     }
 }

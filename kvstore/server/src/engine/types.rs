@@ -10,8 +10,13 @@ use openraft::vote::leader_id_std::CommittedLeaderId;
 
 use super::batch::Batch;
 use super::log::LogStore;
+#[cfg(test)]
+use super::simulation::Runtime;
 use super::snapshot::SnapshotFile;
 use super::state_machine::StateMachine;
+
+#[cfg(not(test))]
+type Runtime = openraft::impls::TokioRuntime;
 
 openraft::declare_raft_types!(
     /// At most one leader in a term, as in the Raft paper, so that a log ID is a term and an index.
@@ -22,6 +27,7 @@ openraft::declare_raft_types!(
         Node = Member,
         Term = u64,
         LeaderId = LeaderId<Self::Term, Self::NodeId>,
+        AsyncRuntime = Runtime,
 );
 
 pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;

@@ -50,6 +50,12 @@ pub trait Disk: Debug + Send + Sync {
     /// The kernel's.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
 
+    /// The length of a file in bytes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn file_len(&self, path: &Path) -> io::Result<u64>;
+
     /// Opens a file.
     ///
     /// # Errors
@@ -212,6 +218,10 @@ impl Disk for RealDisk {
         let mut paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
         paths.sort_unstable();
         Ok(paths)
+    }
+
+    fn file_len(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {

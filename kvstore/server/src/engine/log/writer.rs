@@ -15,6 +15,8 @@ use super::{Callback, Done, Failure, SharedLog, Write};
 use crate::engine::codec::{Durable, Record, encode_entry, encode_prologue, encode_record};
 use crate::engine::counters::Counters;
 use crate::engine::identity::Identity;
+#[cfg(test)]
+use crate::engine::simulation::Simulated;
 use crate::error_chain::chain;
 use crate::wal::disk::is_full;
 use crate::wal::{Wal, WalError};
@@ -94,18 +96,45 @@ impl Writer {
 
     /// Writes until no one is left who could append, and returns the log, still open. Blocks.
     pub(in crate::engine) fn run(mut self, mut queue: mpsc::Receiver<Write>) -> Wal {
+        self.begin();
+        while let Some(write) = queue.blocking_recv() {
+            self.write_all(write, &mut queue);
+        }
+        self.end()
+    }
+
+    /// As [`Self::run`], in the one thread of a simulation, where a write takes simulated time.
+    #[cfg(test)]
+    pub(in crate::engine) async fn run_simulated(
+        mut self,
+        mut queue: mpsc::Receiver<Write>,
+        simulated: Simulated,
+    ) -> Wal {
+        self.begin();
+        while let Some(write) = queue.recv().await {
+            simulated.disk_is_busy().await;
+            self.write_all(write, &mut queue);
+        }
+        self.end()
+    }
+
+    fn begin(&mut self) {
         self.next.durable = self.written;
         self.next.last_index = self.last_index;
         // A crash may have come after the purge of entries and before their segments were let go of.
         self.release();
-        while let Some(write) = queue.blocking_recv() {
+    }
+
+    /// Writes what came, with all that came while the disk was busy: one frame.
+    fn write_all(&mut self, first: Write, queue: &mut mpsc::Receiver<Write>) {
+        self.take(first);
+        while let Ok(write) = queue.try_recv() {
             self.take(write);
-            // All that came while the disk was busy becomes one frame.
-            while let Ok(write) = queue.try_recv() {
-                self.take(write);
-            }
-            self.write_frame();
         }
+        self.write_frame();
+    }
+
+    fn end(mut self) -> Wal {
         if self.note_committed() {
             self.write_frame();
         }

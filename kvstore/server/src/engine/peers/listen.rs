@@ -17,6 +17,8 @@ use tracing::{debug, warn};
 use super::link::Link;
 use super::{CONNECTION_WINDOW, PeerService, STREAM_WINDOW};
 use crate::engine::codec::proto::peer_server::PeerServer;
+#[cfg(test)]
+use crate::engine::simulation::Pipe;
 use crate::listen::{ListenAddress, ListenUrl};
 use crate::tls::{TlsFiles, TlsSource};
 use crate::transport::Stream;
@@ -34,6 +36,8 @@ pub(in crate::engine) struct PeerListener {
 }
 
 enum Socket {
+    #[cfg(test)]
+    Simulated(mpsc::UnboundedReceiver<Pipe>),
     Tcp(TcpListener),
     Unix(UnixListener),
 }
@@ -92,7 +96,25 @@ pub(in crate::engine) async fn serve(
     while tasks.join_next().await.is_some() {}
 }
 
+#[cfg(test)]
+impl PeerListener {
+    /// One whose connections come from a simulated network.
+    pub(in crate::engine) fn simulated(pipes: mpsc::UnboundedReceiver<Pipe>) -> Self {
+        Self { socket: Socket::Simulated(pipes), tls: None }
+    }
+}
+
 async fn accept_loop(listener: PeerListener, ready: mpsc::Sender<io::Result<Link>>, stop: CancellationToken) {
+    #[cfg(test)]
+    let listener = match listener.socket {
+        Socket::Simulated(mut pipes) => {
+            while let Some(Some(pipe)) = stop.run_until_cancelled(pipes.recv()).await {
+                drop(ready.send(Ok(Link::new(pipe, stop.clone()))).await);
+            }
+            return;
+        }
+        _ => listener,
+    };
     let places = Arc::new(Semaphore::new(HANDSHAKES));
     let mut handshakes = JoinSet::new();
     loop {
@@ -101,6 +123,8 @@ async fn accept_loop(listener: PeerListener, ready: mpsc::Sender<io::Result<Link
             let accepted = match &listener.socket {
                 Socket::Tcp(socket) => socket.accept().await.map(|(tcp, _)| Stream::Tcp(tcp)),
                 Socket::Unix(socket) => socket.accept().await.map(|(unix, _)| Stream::Unix(unix)),
+                #[cfg(test)]
+                Socket::Simulated(_) => Err(io::ErrorKind::Unsupported.into()),
             };
             (accepted, place)
         };

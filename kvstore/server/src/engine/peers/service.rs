@@ -1,15 +1,13 @@
 //! What this member answers others.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
 use futures_util::stream::{Stream, StreamExt, unfold};
 use landbridge_kvstore_store::LeaseId;
 use openraft::errors::{Fatal, RaftError};
-use tokio::fs::{File, OpenOptions};
-use tokio::io::AsyncWriteExt;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
@@ -21,6 +19,8 @@ use crate::engine::membership::MemberError;
 use crate::engine::snapshot::SnapshotFile;
 use crate::engine::types::{Proposal, Snapshot, TypeConfig};
 use crate::engine::{Engine, Inner, ProposeError, ReadError};
+use crate::platform::Platform;
+use crate::wal::disk::{Access, DiskFile};
 
 type Appended = Pin<Box<dyn Stream<Item = Result<proto::AppendResponse, Status>> + Send>>;
 
@@ -158,9 +158,11 @@ impl proto::peer_server::Peer for PeerService {
             first.ok_or_else(|| Status::invalid_argument("a snapshot that does not say what it is"))?;
         let length = meta.length;
         let (vote, meta) = codec::snapshot_meta_from_proto(meta).map_err(malformed)?;
-        let draft = Draft(engine.0.snapshots.dir.join(format!("received-{:016x}.tmp", fastrand::u64(..))));
+        let platform = engine.0.snapshots.platform.clone();
+        let path = engine.0.snapshots.dir.join(format!("received-{:016x}.tmp", fastrand::u64(..)));
+        let draft = Draft { platform, path };
         let file = draft.fill(chunks, length).await?;
-        let snapshot = Snapshot { meta, snapshot: SnapshotFile { path: draft.0.clone(), file } };
+        let snapshot = Snapshot { meta, snapshot: SnapshotFile { path: draft.path.clone(), file } };
         let installed = engine.0.raft.install_full_snapshot(vote, snapshot).await;
         let response = installed.map_err(|fatal| ended(&fatal))?;
         Ok(Response::new(codec::installed_to_proto(&response.vote)))
@@ -278,12 +280,15 @@ impl proto::peer_server::Peer for PeerService {
 }
 
 /// A snapshot that is being received. What is not taken over goes with it.
-struct Draft(PathBuf);
+struct Draft {
+    platform: Platform,
+    path: PathBuf,
+}
 
 impl Drop for Draft {
     fn drop(&mut self) {
         // If it was installed, it has another name now.
-        let _ = std::fs::remove_file(&self.0);
+        let _ = self.platform.disk.remove(&self.path);
     }
 }
 
@@ -292,24 +297,25 @@ impl Draft {
         &self,
         mut chunks: Streaming<proto::SnapshotChunk>,
         length: u64,
-    ) -> Result<std::fs::File, Status> {
-        let failed = |error: io::Error| Status::unavailable(format!("{}: {error}", self.0.display()));
-        let mut file = create(&self.0).await.map_err(failed)?;
+    ) -> Result<Arc<dyn DiskFile>, Status> {
+        let failed = |error: io::Error| Status::unavailable(format!("{}: {error}", self.path.display()));
+        let (platform, path) = (&self.platform, self.path.clone());
+        let disk = Arc::clone(&platform.disk);
+        let file = platform.blocking(move || disk.open(&path, Access::Create)).await;
+        let file = file.flatten().map_err(failed)?;
         let mut received = 0;
         while let Some(chunk) = chunks.message().await? {
+            let (out, at) = (Arc::clone(&file), received);
             received += chunk.bytes.len() as u64;
-            file.write_all(&chunk.bytes).await.map_err(failed)?;
+            let written = platform.blocking(move || out.write_all_at(&chunk.bytes, at)).await;
+            written.flatten().map_err(failed)?;
         }
         if received != length {
             return Err(Status::aborted("the snapshot ended early"));
         }
-        file.flush().await.map_err(failed)?;
         // Before it gets its name, which says that it is whole and durable.
-        file.sync_all().await.map_err(failed)?;
-        Ok(file.into_std().await)
+        let out = Arc::clone(&file);
+        platform.blocking(move || out.sync_all()).await.flatten().map_err(failed)?;
+        Ok(file)
     }
-}
-
-async fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).await
 }

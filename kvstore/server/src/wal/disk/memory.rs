@@ -135,6 +135,20 @@ impl MemoryDisk {
         self.state().operations
     }
 
+    /// No operation succeeds any more that changes something.
+    pub(crate) fn power_off(&self) {
+        self.state().faults.crash_at = Some(0);
+    }
+
+    /// The disk as it is found when a process was killed: with all that it has written.
+    pub(crate) fn after_kill(&self) -> Self {
+        let state = self.state();
+        let (inodes, names, dirs) = (state.inodes.clone(), state.names.clone(), state.dirs.clone());
+        let (durable_names, pending) = (state.durable_names.clone(), state.pending.clone());
+        let left = State { inodes, names, durable_names, pending, dirs, ..State::default() };
+        Self(Arc::new(Mutex::new(left)))
+    }
+
     /// The disk as it is found when the power comes back.
     pub(crate) fn after_crash(&self, loss: Loss) -> Self {
         let state = self.state();
@@ -208,6 +222,12 @@ impl Disk for MemoryDisk {
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
         let state = self.state();
         Ok(state.names.keys().filter(|path| path.parent() == Some(dir)).cloned().collect())
+    }
+
+    fn file_len(&self, path: &Path) -> io::Result<u64> {
+        let state = self.state();
+        let inode = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(state.inodes[inode].seen.len() as u64)
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
