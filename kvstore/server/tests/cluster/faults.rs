@@ -91,7 +91,13 @@ fn a_leader_that_is_cut_off_confirms_no_read_and_no_write() {
             tokio::join!(cluster.engine(old).read_barrier(), cluster.engine(old).propose(put("key", "lost")));
         assert!(stale.is_err(), "{stale:?}");
         assert!(lost.as_ref().is_err_and(ProposeError::may_be_carried_out), "{lost:?}");
-        let new = (0..3).find(|number| *number != old && cluster.engine(*number).status().is_leader);
+        // On a busy machine the others may take longer than a request does.
+        let mut new = None;
+        until("another leader", || {
+            new = (0..3).find(|number| *number != old && cluster.engine(*number).status().is_leader);
+            new.is_some()
+        })
+        .await;
         let new = new.unwrap();
         cluster.engine(new).propose(put("key", "new")).await.unwrap();
         cluster.mend();
