@@ -35,6 +35,8 @@ pub mod counters;
 mod crash_points;
 mod error;
 mod forward;
+#[cfg(test)]
+mod garbage;
 mod identity;
 mod lease_calls;
 mod lease_time;

@@ -47,7 +47,7 @@ fn value(index: u64) -> Bytes {
     (0..len).map(|at| u8::try_from((at as u64 * 7 + index) % 251 + 1).unwrap()).collect::<Vec<u8>>().into()
 }
 
-fn entry(index: u64) -> Entry {
+pub(super) fn entry(index: u64) -> Entry {
     let put = PutRequest { key: key(index), value: value(index), ..PutRequest::default() };
     let payload = Payload::Normal(Proposal(Arc::new(Batch::unattended([Command::Put(put)]))));
     Entry { log_id: LogId::new_term_index(TERM, index), payload }
@@ -55,7 +55,7 @@ fn entry(index: u64) -> Entry {
 
 /// What was acknowledged before the power went.
 #[derive(Clone, Copy, Debug, Default)]
-struct Acknowledged {
+pub(super) struct Acknowledged {
     vote: Option<Vote>,
     /// The first entry that was not.
     entries: u64,
@@ -63,7 +63,7 @@ struct Acknowledged {
     resumed: bool,
 }
 
-fn recovered(disk: &MemoryDisk) -> Result<Found, super::OpenError> {
+pub(super) fn recovered(disk: &MemoryDisk) -> Result<Found, super::OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     recover_data(&options(), &disk, Making::WhenNeeded, &Surroundings::default())
 }
@@ -116,7 +116,7 @@ async fn write(disk: &MemoryDisk, from: u64, upto: u64, acknowledged: &mut Ackno
 }
 
 /// The workload: written in two runs, so that the log is also opened in between.
-fn workload(disk: &MemoryDisk) -> (Acknowledged, bool) {
+pub(super) fn workload(disk: &MemoryDisk) -> (Acknowledged, bool) {
     let mut acknowledged = Acknowledged::default();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let half = ENTRIES / 2;

@@ -54,7 +54,7 @@ pub(super) struct MemoryLog {
 impl MemoryLog {
     /// The index of the first entry, or of the one that would be.
     fn first_index(&self) -> u64 {
-        let next = self.purged.map_or(0, |purged| purged.index + 1);
+        let next = self.purged.map_or(0, |purged| purged.index.saturating_add(1));
         self.entries.front().map_or(next, |first| first.log_id.index)
     }
 
@@ -82,12 +82,12 @@ impl MemoryLog {
     }
 
     fn truncate_after(&mut self, last: Option<LogId>) {
-        let kept = last.map_or(0, |last| (last.index + 1).saturating_sub(self.first_index()));
+        let kept = last.map_or(0, |last| last.index.saturating_add(1).saturating_sub(self.first_index()));
         self.entries.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
     }
 
     fn purge(&mut self, upto: LogId) {
-        let gone = (upto.index + 1).saturating_sub(self.first_index());
+        let gone = upto.index.saturating_add(1).saturating_sub(self.first_index());
         let gone = usize::try_from(gone).unwrap_or(usize::MAX).min(self.entries.len());
         self.entries.drain(..gone);
         self.purged = self.purged.max(Some(upto));
