@@ -8,7 +8,7 @@
 //! Invariants:
 //! - What a call may be held up by is on another connection: entries and batches, snapshots, and all that is short and
 //!   urgent have a lane each, so that a full one delays no heartbeat.
-//! - A link that is silent is given up within an election timeout.
+//! - A link that is silent for an election timeout is given up, and not before.
 //! - A call says which cluster it is of and whom it is for. One for another cluster or member is refused.
 
 mod link;
@@ -207,8 +207,9 @@ impl Peers {
         });
         Endpoint::from_static("http://peer")
             .connect_timeout(patience)
-            .http2_keep_alive_interval(patience / 4)
-            .keep_alive_timeout(patience / 2)
+            .http2_keep_alive_interval(patience / 2)
+            // What is under way on a link is lost with it: a member that is busy is not given up for that.
+            .keep_alive_timeout(patience)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)

@@ -31,9 +31,11 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use landbridge_kvstore_store::PutRequest;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::Command;
 use crate::planted::{PlantedBug, plant};
 pub(super) use runtime::Runtime;
 use wires::Net;
@@ -152,4 +154,22 @@ fn a_seed_repeats_what_goes_wrong() {
     let faults = |seed| plan::phases(seed).into_iter().map(|phase| phase.fault).collect::<Vec<_>>();
     assert_eq!(faults(7), faults(7));
     assert_ne!(faults(7), faults(8));
+}
+
+/// A machine that is busy answers late. What is under way must not be lost for that.
+#[test]
+fn members_that_answer_within_an_election_timeout_keep_their_connections() {
+    let writes = async {
+        let members = members::Members::start(1).await?;
+        members.set_delay(Duration::from_millis(300));
+        for count in 0..30 {
+            let engine = members.engine(count % plan::MEMBERS).ok_or("a member is down")?;
+            let key = format!("key/{count}").into();
+            let put = PutRequest { key, ..PutRequest::default() };
+            let answer = engine.propose(Command::Put(put)).await;
+            answer.map_err(|error| format!("write {count}: {error}: {members}"))?;
+        }
+        Ok(())
+    };
+    run::in_simulation(1, writes).unwrap();
 }

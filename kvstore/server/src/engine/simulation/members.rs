@@ -122,7 +122,12 @@ impl Members {
         Ok(())
     }
 
-    fn engine(&self, number: usize) -> Option<Engine> {
+    /// Every way between members is at least so long from now on.
+    pub(super) fn set_delay(&self, shortest: Duration) {
+        self.net.set_shortest(shortest);
+    }
+
+    pub(super) fn engine(&self, number: usize) -> Option<Engine> {
         self.running.lock().unwrap()[number].clone()
     }
 

@@ -59,18 +59,28 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Runs a seed in this thread, with these faults.
+/// Runs a simulation in this thread.
 ///
 /// # Errors
-/// What was found.
-pub(super) fn run(seed: u64, phases: Vec<Phase>) -> Result<Summary, String> {
+/// Its own, and that it does not end.
+pub(super) fn in_simulation<T>(
+    seed: u64,
+    simulation: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
     // Whatever takes the dice of its thread takes these.
     fastrand::seed(seed);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let outcome =
-        LocalSet::new().block_on(&runtime, async { timeout(ENDS_WITHIN, simulate(seed, phases)).await });
+    let outcome = LocalSet::new().block_on(&runtime, async { timeout(ENDS_WITHIN, simulation).await });
     outcome.unwrap_or_else(|_| Err(format!("it does not end within {ENDS_WITHIN:?}")))
+}
+
+/// Runs a seed with these faults.
+///
+/// # Errors
+/// What was found.
+pub(super) fn run(seed: u64, phases: Vec<Phase>) -> Result<Summary, String> {
+    in_simulation(seed, simulate(seed, phases))
 }
 
 async fn simulate(seed: u64, phases: Vec<Phase>) -> Result<Summary, String> {

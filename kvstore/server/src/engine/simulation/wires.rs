@@ -35,6 +35,8 @@ pub(super) struct Net(Arc<Mutex<State>>, Arc<Notify>);
 
 struct State {
     dice: fastrand::Rng,
+    /// How long bytes are on their way at least.
+    shortest: Duration,
     listeners: BTreeMap<String, mpsc::UnboundedSender<Pipe>>,
     /// Those who are not heard by whom.
     cut: BTreeSet<(String, String)>,
@@ -104,6 +106,7 @@ impl Net {
     pub(super) fn new(seed: u64) -> Self {
         let state = State {
             dice: fastrand::Rng::with_seed(seed),
+            shortest: Duration::ZERO,
             listeners: BTreeMap::new(),
             cut: BTreeSet::new(),
             dark: BTreeSet::new(),
@@ -114,9 +117,14 @@ impl Net {
 
     /// How long bytes are on their way: mostly a moment, sometimes longer.
     fn delay(&self) -> Duration {
-        let dice = &mut lock(&self.0).dice;
-        let longest = if dice.u8(..100) == 0 { 40_000 } else { 1_500 };
-        Duration::from_micros(dice.u64(100..longest))
+        let mut state = lock(&self.0);
+        let longest = if state.dice.u8(..100) == 0 { 40_000 } else { 1_500 };
+        state.shortest + Duration::from_micros(state.dice.u64(100..longest))
+    }
+
+    /// Every way is at least so long from now on.
+    pub(super) fn set_shortest(&self, shortest: Duration) {
+        lock(&self.0).shortest = shortest;
     }
 
     pub(super) fn listen(&self, name: &str) -> mpsc::UnboundedReceiver<Pipe> {
