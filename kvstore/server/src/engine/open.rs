@@ -29,7 +29,7 @@ use super::proposals::{self, Proposals};
 use super::reads::Rounds;
 use super::snapshot;
 use super::snapshot_policy;
-use super::state_machine::{Folder, Shared, Snapshots, State, StateMachine};
+use super::state_machine::{Current, Folder, Shared, Snapshots, State, StateMachine};
 use super::sweep;
 use super::types::{Raft, SnapshotMeta};
 use super::{Alarm, AlarmKind, ClusterOptions, Command, Engine, EngineOptions, Inner, OpenError, leases};
@@ -60,7 +60,7 @@ pub(super) struct Found {
     pub(super) room: Room,
     pub(super) queue: mpsc::Receiver<Write>,
     pub(super) state: State,
-    pub(super) snapshot: Option<(SnapshotMeta, PathBuf)>,
+    pub(super) snapshot: Option<Current>,
 }
 
 #[expect(
@@ -425,7 +425,7 @@ pub(super) fn recover_as(
                 last_log_id: loaded.state.last_applied,
                 last_membership: loaded.state.membership.clone(),
             };
-            (loaded.state, Some((meta, path)))
+            (loaded.state, Some(Current { meta, path, file }))
         }
     };
     check_fit(&log, &state, &wal_dir, &snapshot_dir)?;

@@ -37,7 +37,7 @@ use super::tokens::Tokens;
 use super::types::{Entry, LogId, Payload, Proposal, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use super::{Applied, Command, Outcome};
 use crate::platform::{Clock, Platform};
-use crate::wal::disk::Access;
+use crate::wal::disk::{Access, DiskFile};
 
 /// Requests that are applied under one lock; a batch is never parted. Readers wait no longer than these take.
 const TURN_LEN: usize = 512;
@@ -334,13 +334,28 @@ impl Turn {
     }
 }
 
+/// A snapshot that is whole, and its file.
+#[derive(Clone, Debug)]
+pub(super) struct Current {
+    pub(super) meta: SnapshotMeta,
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<dyn DiskFile>,
+}
+
+impl From<Current> for Snapshot {
+    fn from(Current { meta, path, file }: Current) -> Self {
+        Self { meta, snapshot: SnapshotFile { path, file } }
+    }
+}
+
 /// The snapshot that there is, and who writes the next.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshots {
     pub(super) platform: Platform,
     pub(super) dir: PathBuf,
     pub(super) cluster_id: u64,
-    pub(super) current: Arc<Mutex<Option<(SnapshotMeta, PathBuf)>>>,
+    /// With its file open: another takes its place on disk at any time.
+    pub(super) current: Arc<Mutex<Option<Current>>>,
     pub(super) folder: Folder,
     /// The index of the last entry that is in the snapshot.
     pub(super) newest: watch::Sender<u64>,
@@ -375,29 +390,23 @@ impl Folder {
 }
 
 impl Snapshots {
-    fn current(&self) -> MutexGuard<'_, Option<(SnapshotMeta, PathBuf)>> {
+    fn current(&self) -> MutexGuard<'_, Option<Current>> {
         self.current.lock().expect("nothing that holds it panics")
     }
 
     /// Bytes of the snapshot that there is.
     pub(super) fn bytes(&self) -> u64 {
-        let path = self.current().as_ref().map(|(_, path)| path.clone());
-        path.and_then(|path| self.platform.disk.file_len(&path).ok()).unwrap_or(0)
+        let file = self.current().as_ref().map(|current| Arc::clone(&current.file));
+        file.and_then(|file| file.len().ok()).unwrap_or(0)
     }
 
-    fn replace(&self, meta: SnapshotMeta, path: PathBuf) {
+    fn replace(&self, new: Current) {
         let mut current = self.current();
-        if current.as_ref().is_none_or(|(older, _)| older.last_log_id <= meta.last_log_id) {
-            let index = meta.last_log_id.map_or(0, |last| last.index);
-            *current = Some((meta, path));
+        if current.as_ref().is_none_or(|older| older.meta.last_log_id <= new.meta.last_log_id) {
+            let index = new.meta.last_log_id.map_or(0, |last| last.index);
+            *current = Some(new);
             self.newest.send_replace(index);
         }
-    }
-
-    fn open(&self) -> io::Result<Option<Snapshot>> {
-        let Some((meta, path)) = self.current().clone() else { return Ok(None) };
-        let file = self.platform.disk.open(&path, Access::Read)?;
-        Ok(Some(Snapshot { meta, snapshot: SnapshotFile { path, file } }))
     }
 
     /// Changes files, away from the tasks that must not wait.
@@ -450,7 +459,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, received: SnapshotFile) -> io::Result<()> {
         let (disk, dir) = (Arc::clone(&self.snapshots.platform.disk), self.snapshots.dir.clone());
         let named = snapshot::path(&dir, meta.last_log_id);
-        let path = named.clone();
+        let (path, file) = (named.clone(), Arc::clone(&received.file));
         let loaded = self.snapshots.blocking(move || {
             let loaded = snapshot::read(&received.path, &*received.file)?;
             if received.path != path {
@@ -459,7 +468,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             Ok(loaded)
         });
         let state = loaded.await?.state;
-        self.snapshots.replace(meta.clone(), named);
+        self.snapshots.replace(Current { meta: meta.clone(), path: named, file });
         let (revision, index) = (state.store.revision(), state.last_applied.map_or(0, |last| last.index));
         let auth = Arc::clone(&state.auth);
         {
@@ -476,7 +485,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        self.snapshots.open()
+        Ok(self.snapshots.current().clone().map(Snapshot::from))
     }
 }
 
@@ -488,14 +497,15 @@ pub(super) struct SnapshotBuilder {
 }
 
 impl SnapshotBuilder {
-    async fn write(&self, meta: SnapshotMeta) -> io::Result<PathBuf> {
+    async fn write(&self, meta: SnapshotMeta) -> io::Result<Current> {
         let Snapshots { platform, dir, cluster_id, counters, .. } = self.snapshots.clone();
         let state = Arc::clone(&self.state);
         let write = move || {
             let began = Instant::now();
-            let written = snapshot::write(&*platform.disk, &dir, cluster_id, &meta, &state)?;
+            let path = snapshot::write(&*platform.disk, &dir, cluster_id, &meta, &state)?;
             counters.snapshots.observe(began.elapsed());
-            Ok(written)
+            let file = platform.disk.open(&path, Access::Read).map_err(SnapshotError::io("open", &path))?;
+            Ok(Current { meta, path, file })
         };
         self.snapshots.blocking(write).await
     }
@@ -512,7 +522,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let meta = self.state.meta();
-        let path = loop {
+        let written = loop {
             match self.write(meta.clone()).await {
                 // Nothing is lost by waiting but room in the log.
                 Err(error) if full(&error) => {
@@ -527,8 +537,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                 outcome => break outcome?,
             }
         };
-        self.snapshots.replace(meta.clone(), path.clone());
-        let file = self.snapshots.platform.disk.open(&path, Access::Read)?;
-        Ok(Snapshot { meta, snapshot: SnapshotFile { path, file } })
+        self.snapshots.replace(written.clone());
+        Ok(written.into())
     }
 }
