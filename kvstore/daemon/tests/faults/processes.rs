@@ -13,12 +13,14 @@ use pb::kv_client::KvClient;
 use pb::maintenance_client::MaintenanceClient;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::PATIENCE;
 use crate::clients::{Addresses, Channels};
 use crate::order::Event;
-use crate::plan::{Fault, MEMBERS, Target};
+use crate::plan::{Fault, MEMBERS, Target, ends};
+use crate::relay::{Cuts, Pids, Relay};
 
 /// How long the leader is looked for.
 const FIND_WITHIN: Duration = Duration::from_millis(300);
@@ -28,12 +30,16 @@ pub(crate) struct Processes {
     members: Vec<Member>,
     /// All members, as each of them is told.
     initial: String,
+    pids: Pids,
+    cuts: watch::Sender<Cuts>,
     pub(crate) addresses: Addresses,
 }
 
 struct Member {
     client: SocketAddr,
+    /// Where it listens for the others, and where they reach it: by a relay.
     peer: SocketAddr,
+    relay: SocketAddr,
     process: Option<Child>,
 }
 
@@ -65,28 +71,39 @@ fn free() -> SocketAddr {
 
 impl Processes {
     pub(crate) fn start() -> Self {
-        let member = |_| Member { client: free(), peer: free(), process: None };
+        let (pids, cuts) = (Pids::default(), watch::Sender::default());
+        *pids.lock().unwrap() = vec![None; MEMBERS];
+        let member = |number| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let (peer, relay) = (free(), listener.local_addr().unwrap());
+            let listener = listener.try_into().unwrap();
+            Relay::spawn(listener, number, peer, Arc::clone(&pids), cuts.subscribe());
+            Member { client: free(), peer, relay, process: None }
+        };
         let members: Vec<Member> = (0..MEMBERS).map(member).collect();
         let initial: Vec<String> = members
             .iter()
             .enumerate()
-            .map(|(number, member)| format!("member-{number}=http://{}", member.peer))
+            .map(|(number, member)| format!("member-{number}=http://{}", member.relay))
             .collect();
         let addresses = Arc::new((0..MEMBERS).map(|_| Mutex::new(None)).collect());
         let dir = tempfile::tempdir().unwrap();
-        let mut this = Self { dir, members, initial: initial.join(","), addresses };
+        let mut this = Self { dir, members, initial: initial.join(","), pids, cuts, addresses };
         this.mend();
         this
     }
 
     /// Everything is as it should be again.
     pub(crate) fn mend(&mut self) {
+        self.cuts.send_replace(Cuts::new());
         for (number, member) in self.members.iter_mut().enumerate() {
             if member.process.is_some() {
                 member.signal(Signal::CONT);
                 continue;
             }
             let (client, peer) = (format!("http://{}", member.client), format!("http://{}", member.peer));
+            let relay = format!("http://{}", member.relay);
             let log = self.dir.path().join(format!("log-{number}"));
             let log = File::options().create(true).append(true).open(log).unwrap();
             let mut command = Command::new(env!("CARGO_BIN_EXE_landbridge-kvstore"));
@@ -94,14 +111,16 @@ impl Processes {
                 .args(["--name", &format!("member-{number}"), "--data-dir"])
                 .arg(self.dir.path().join(format!("data-{number}")))
                 .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-                .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+                .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &relay])
                 .args(["--initial-cluster", &self.initial, "--initial-cluster-state", "new"])
                 .args(["--election-timeout", "500", "--heartbeat-interval", "50", "--snapshot-count", "60"])
                 .env_clear()
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(log);
-            member.process = Some(command.spawn().unwrap());
+            let process = command.spawn().unwrap();
+            self.pids.lock().unwrap()[number] = Some(process.id());
+            member.process = Some(process);
             *self.addresses[number].lock().unwrap() = Some(member.client);
         }
     }
@@ -109,6 +128,11 @@ impl Processes {
     /// Clients do not ask a member for what it never gets.
     fn forget(&self, number: usize) {
         *self.addresses[number].lock().unwrap() = None;
+    }
+
+    /// `to` hears nothing of `from` any more.
+    fn cut(&self, from: usize, to: usize) {
+        self.cuts.send_if_modified(|cuts| cuts.insert((from, to)));
     }
 
     pub(crate) async fn strike(&mut self, fault: Fault) {
@@ -133,8 +157,24 @@ impl Processes {
                 let ended = self.members[number].process.take().map(|mut process| process.wait());
                 assert!(ended.unwrap().unwrap().success(), "member {number} did not end in order");
             }
-            Fault::CutOff(_) | Fault::Mute(_) | Fault::Deaf(_) | Fault::Cable(_) => {
-                unreachable!("processes reach each other")
+            Fault::CutOff(target) | Fault::Mute(target) | Fault::Deaf(target) => {
+                let one = self.find(target).await;
+                for other in (0..MEMBERS).filter(|other| *other != one) {
+                    if !matches!(fault, Fault::Deaf(_)) {
+                        self.cut(one, other);
+                    }
+                    if !matches!(fault, Fault::Mute(_)) {
+                        self.cut(other, one);
+                    }
+                }
+            }
+            Fault::Cable(cable) => {
+                let (one, other) = ends(cable);
+                self.cut(one, other);
+                self.cut(other, one);
+            }
+            Fault::SlowDisk(..) | Fault::FullDisk(_) | Fault::ClockJump(..) | Fault::Replace(_) => {
+                unreachable!("the machine of a process is this one")
             }
         }
     }

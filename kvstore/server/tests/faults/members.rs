@@ -17,18 +17,22 @@ use tokio::sync::watch;
 
 use crate::PATIENCE;
 use crate::clients::Addresses;
+use crate::machine::Machine;
 use crate::plan::{Fault, MEMBERS, Target, ends};
 
 /// How long a member waits for its leader.
 pub(crate) const ELECTION_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(crate) struct Members {
-    members: Vec<Member>,
+    all: Vec<Member>,
+    /// Whose place is free, and who had it.
+    removed: Option<(usize, u64)>,
     pub(crate) addresses: Addresses,
 }
 
 struct Member {
     options: EngineOptions,
+    machine: Machine,
     running: Option<Running>,
 }
 
@@ -80,25 +84,27 @@ impl Members {
                 advertise: initial[number].peer_urls.clone(),
                 tls: None,
             },
-            wal: WalOptions { segment_bytes: 64 << 10, spares: 1 },
+            // Small, so that a full disk is noticed soon.
+            wal: WalOptions { segment_bytes: 16 << 10, spares: 1 },
             // Whoever was away for a while gets a snapshot.
             snapshot_entries: 60,
             election_timeout: ELECTION_TIMEOUT,
             heartbeat: Duration::from_millis(50),
             ..EngineOptions::new(dir.join(format!("data-{number}")))
         };
-        let members = (0..MEMBERS).map(|number| Member { options: member(number), running: None }).collect();
+        let member = |number| Member { options: member(number), machine: Machine::default(), running: None };
+        let all = (0..MEMBERS).map(member).collect();
         let addresses = Arc::new((0..MEMBERS).map(|_| Mutex::new(None)).collect());
-        let mut this = Self { members, addresses };
+        let mut this = Self { all, removed: None, addresses };
         this.start_missing().await;
         this
     }
 
     /// Starts all that do not run.
     async fn start_missing(&mut self) {
-        let starts = self.members.iter_mut().zip(&*self.addresses).map(|(member, address)| async move {
+        let starts = self.all.iter_mut().zip(&*self.addresses).map(|(member, address)| async move {
             if member.running.is_none() {
-                let running = start(member.options.clone()).await;
+                let running = start(member.options.clone(), &member.machine).await;
                 *address.lock().unwrap() = running.server.as_ref().unwrap().local_addr();
                 member.running = Some(running);
             }
@@ -107,11 +113,11 @@ impl Members {
     }
 
     pub(crate) fn engines(&self) -> impl Iterator<Item = &Engine> {
-        self.members.iter().filter_map(|member| Some(member.running.as_ref()?.server.as_ref()?.engine()))
+        self.all.iter().filter_map(|member| Some(member.running.as_ref()?.server.as_ref()?.engine()))
     }
 
     fn engine(&self, number: usize) -> Option<&Engine> {
-        Some(self.members[number].running.as_ref()?.server.as_ref()?.engine())
+        Some(self.all[number].running.as_ref()?.server.as_ref()?.engine())
     }
 
     /// How far each member is, for whoever looks why nothing goes on.
@@ -140,7 +146,7 @@ impl Members {
 
     fn take(&mut self, number: usize) -> Option<Running> {
         *self.addresses[number].lock().unwrap() = None;
-        self.members[number].running.take()
+        self.all[number].running.take()
     }
 
     fn kill(&mut self, number: usize) {
@@ -168,7 +174,7 @@ impl Members {
             }
             Fault::Pause(target) => {
                 let number = self.find(target);
-                self.members[number].running.iter_mut().for_each(Running::pause);
+                self.all[number].running.iter_mut().for_each(Running::pause);
             }
             Fault::CutOff(target) | Fault::Mute(target) | Fault::Deaf(target) => {
                 let one = self.find(target);
@@ -181,6 +187,10 @@ impl Members {
                     }
                 }
             }
+            Fault::SlowDisk(target, takes) => self.all[self.find(target)].machine.set_sync(takes),
+            Fault::FullDisk(target) => self.all[self.find(target)].machine.set_full(true),
+            Fault::ClockJump(target, seconds) => self.all[self.find(target)].machine.jump(seconds),
+            Fault::Replace(number) => self.remove(number).await,
             Fault::Cable(cable) => {
                 let (one, other) = ends(cable);
                 self.cut(one, other);
@@ -189,11 +199,53 @@ impl Members {
         }
     }
 
-    /// Everything is as it should be again.
+    /// Removes a member for good, and its data.
+    async fn remove(&mut self, number: usize) {
+        let (Some(engine), Some(by)) = (self.engine(number), self.engine((number + 1) % MEMBERS)) else {
+            return;
+        };
+        let id = engine.status().member_id;
+        let deadline = Instant::now() + PATIENCE;
+        // It may have been done, and the answer lost.
+        while let Err(error) = by.remove_member(id).await
+            && by.members().iter().any(|member| member.id == id)
+        {
+            assert!(Instant::now() < deadline, "member {number} cannot be removed: {error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.kill(number);
+        let member = &mut self.all[number];
+        member.options.cluster.state = ClusterState::Existing;
+        // Another folder: whoever writes the old one may not be through yet.
+        member.options.data_dir.set_extension(format!("{id:x}"));
+        self.removed = Some((number, id));
+    }
+
+    /// Adds a new member in the place of the one that was removed.
+    async fn add(&mut self, number: usize, former: u64) {
+        let by = self.engine((number + 1) % MEMBERS).unwrap();
+        let urls = self.all[number].options.peers.advertise.clone();
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = by.add_member(urls.clone(), false).await
+            && !by.members().iter().any(|member| member.peer_urls == urls && member.id != former)
+        {
+            assert!(Instant::now() < deadline, "member {number} cannot be added: {error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Everything is as it should be again; clocks stay where they are.
     pub(crate) async fn mend(&mut self) {
-        for running in self.members.iter_mut().filter_map(|member| member.running.as_mut()) {
+        for running in self.all.iter_mut().filter_map(|member| member.running.as_mut()) {
             running.hold = None;
             running.server.iter().for_each(|server| server.engine().switch().mend());
+        }
+        for member in &self.all {
+            member.machine.set_sync(Duration::ZERO);
+            member.machine.set_full(false);
+        }
+        if let Some((number, former)) = self.removed.take() {
+            self.add(number, former).await;
         }
         self.start_missing().await;
     }
@@ -205,7 +257,7 @@ impl Members {
     }
 }
 
-async fn start(options: EngineOptions) -> Running {
+async fn start(options: EngineOptions, machine: &Machine) -> Running {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -216,7 +268,7 @@ async fn start(options: EngineOptions) -> Running {
             tls: None,
             access: Access::Rules(watch::channel(AccessRules::Open).1),
         };
-        let starting = Server::start_with(options, ServiceSettings::default());
+        let starting = Server::start_on(options, ServiceSettings::default(), machine.platform());
         match runtime.spawn(starting).await.unwrap() {
             Ok(server) => return Running { server: Some(server), runtime: Some(runtime), hold: None },
             // The thread that writes the log of the one that was killed is not through yet.

@@ -40,6 +40,14 @@ pub(crate) enum Fault {
     Mute(Target),
     /// Is heard, and does not hear the others.
     Deaf(Target),
+    /// Each sync of its disk takes so much longer.
+    SlowDisk(Target, Duration),
+    /// Its disk has no room left.
+    FullDisk(Target),
+    /// Its clock jumps by so many seconds, and stays there.
+    ClockJump(Target, i64),
+    /// Is removed for good, and a new one added in its place.
+    Replace(usize),
     /// One of the three cables is out, so that two members do not reach each other, and the third reaches both.
     Cable(usize),
 }
@@ -56,8 +64,8 @@ pub(crate) struct Phase {
 /// One of the kinds of faults.
 pub(crate) type Kind = fn(Target) -> Fault;
 
-/// What can go wrong between members, and with them.
-pub(crate) const ALL_KINDS: [Kind; 8] = [
+/// What can go wrong with a member, and between two.
+pub(crate) const KINDS: [Kind; 8] = [
     Fault::Kill,
     Fault::CutOff,
     Fault::Pause,
@@ -65,8 +73,21 @@ pub(crate) const ALL_KINDS: [Kind; 8] = [
     Fault::Mute,
     Fault::Stop,
     Fault::Deaf,
-    |target| Fault::Cable(if let Target::Member(number) = target { number } else { 0 }),
+    |target| Fault::Cable(number(target)),
 ];
+
+/// What can go wrong with the machine of a member, and with who it is.
+pub(crate) const MACHINE_KINDS: [Kind; 5] = [
+    |target| Fault::SlowDisk(target, Duration::from_millis(150)),
+    |target| Fault::Replace(number(target)),
+    Fault::FullDisk,
+    |target| Fault::ClockJump(target, 3600),
+    |target| Fault::ClockJump(target, -3600),
+];
+
+fn number(target: Target) -> usize {
+    if let Target::Member(number) = target { number } else { 0 }
+}
 
 /// The faults of a run.
 pub(crate) fn phases(seed: u64, kinds: &[Kind]) -> Vec<Phase> {
