@@ -1,6 +1,7 @@
 //! Runs scenarios over and over for as long as it is told to, and ends at the first that fails or leaks.
 
 mod kvstore_differential;
+mod kvstore_faults;
 mod lab_churn;
 mod resources;
 
@@ -27,8 +28,14 @@ struct Args {
 /// A scenario makes its choices with `dice`, and cleans up after itself.
 type Scenario = fn(&mut fastrand::Rng) -> Result<()>;
 
-const SCENARIOS: [(&str, Scenario); 2] =
-    [("lab churn", lab_churn::run), ("kvstore differential", kvstore_differential::run)];
+const SCENARIOS: [(&str, Scenario); 6] = [
+    ("lab churn", lab_churn::run),
+    ("kvstore differential", kvstore_differential::run),
+    ("kvstore simulation", kvstore_faults::simulation),
+    ("kvstore garbage", kvstore_faults::garbage),
+    ("kvstore faults", kvstore_faults::members),
+    ("kvstore processes", kvstore_faults::processes),
+];
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
