@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use landbridge_bpf_loader::reason_name;
 use landbridge_bpf_maps::Direction;
 use landbridge_kvstore_client::{ClientError, KvClient, LeaseKeeper};
 use landbridge_kvstore_schema::{ClusterName, DropCount, NodeReport, ObjectName, OwnRecord, PathReport};
@@ -159,7 +158,7 @@ fn drop_count(
 ) -> DropCount {
     DropCount {
         reason: reason.0,
-        name: reason_name(reason).to_owned(),
+        name: reason.name().to_owned(),
         direction: match direction {
             Direction::Ingress => "ingress",
             Direction::Egress => "egress",

@@ -3,7 +3,7 @@
 //! It needs a compiler whose sysroot has the library sources, since `core` is built for the target as well, and
 //! bpf-linker. Both are found where `cargo xtask setup` puts them, or named:
 //!
-//! - `LANDBRIDGE_BPF_OBJECT`: a ready object; nothing is compiled.
+//! - `LANDBRIDGE_BPF_OBJECT`: a ready object; nothing is compiled, and nothing can be planted in it.
 //! - `LANDBRIDGE_BPF_RUSTC`, `LANDBRIDGE_BPF_CARGO`, `LANDBRIDGE_BPF_LINKER`: the tools.
 
 use std::env;
@@ -23,6 +23,8 @@ const SOURCES: [&str; 7] = [
     "../verdict/src",
     "../verdict/Cargo.toml",
 ];
+/// The feature of this crate and of the programs that the object for tests is built with.
+const TRIAL: &str = "trial";
 const VARIABLES: [&str; 5] = [
     "LANDBRIDGE_BPF_OBJECT",
     "LANDBRIDGE_BPF_RUSTC",
@@ -45,17 +47,22 @@ fn main() {
 
 fn provide_object() -> Result<(), String> {
     let out = PathBuf::from(variable("OUT_DIR")?);
-    let object = match named("LANDBRIDGE_BPF_OBJECT") {
-        Some(object) => {
-            println!("cargo::rerun-if-changed={}", object.display());
-            object
-        }
-        None => Toolchain::find()?.compile(&out)?,
-    };
-    let embedded = out.join("landbridge.o");
-    fs::copy(&object, &embedded)
-        .map(drop)
-        .map_err(|error| format!("cannot copy {}: {error}", object.display()))
+    let mut wanted = vec![("landbridge.o", None)];
+    if env::var_os("CARGO_FEATURE_TRIAL").is_some() {
+        wanted.push(("landbridge-trial.o", Some(TRIAL)));
+    }
+    for (name, feature) in wanted {
+        let object = match named("LANDBRIDGE_BPF_OBJECT") {
+            Some(object) => {
+                println!("cargo::rerun-if-changed={}", object.display());
+                object
+            }
+            None => Toolchain::find()?.compile(&out, feature)?,
+        };
+        fs::copy(&object, out.join(name))
+            .map_err(|error| format!("cannot copy {}: {error}", object.display()))?;
+    }
+    Ok(())
 }
 
 struct Toolchain {
@@ -77,7 +84,7 @@ impl Toolchain {
         Ok(Self { rustc, cargo, linker })
     }
 
-    fn compile(&self, out: &Path) -> Result<PathBuf, String> {
+    fn compile(&self, out: &Path, feature: Option<&str>) -> Result<PathBuf, String> {
         let target = out.join("bpf");
         let architecture = variable("CARGO_CFG_TARGET_ARCH")?;
         let flags = [
@@ -103,7 +110,8 @@ impl Toolchain {
                 TARGET,
                 "--target-dir",
             ])
-            .arg(&target);
+            .arg(&target)
+            .args(feature.map(|feature| format!("--features={feature}")));
         let status =
             command.status().map_err(|error| format!("cannot start {}: {error}", self.cargo.display()))?;
         if !status.success() {

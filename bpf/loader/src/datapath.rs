@@ -1,23 +1,19 @@
 //! A node's datapath: its programs in place, its maps at hand.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
-use landbridge_bpf_maps::{
-    Address, CidrKey, Direction, Endpoint, IpcacheEntry, METRICS_LEN, NodeConfig, NodeEntry, PolicyEntry,
-    PolicyKey, Reason, SCHEMA, TrafficCount, metrics_index,
-};
+use landbridge_bpf_maps::{NodeConfig, SCHEMA};
 
-use crate::OBJECT;
-use crate::error::{DatapathError, MapError};
+use crate::error::DatapathError;
+use crate::events::Events;
 use crate::hooks::{self, ENDPOINT_PROGRAMS, OVERLAY_PROGRAMS};
-use crate::nodes::Nodes;
-use crate::services::{ServiceMaps, Services};
-use crate::shape::{self, BACKENDS, CIDRS, ENDPOINTS, IPCACHE, METRICS, NODES, POLICY, SERVICES};
+use crate::object::Build;
+use crate::shape;
 use crate::sizes::MapSizes;
-use crate::table::{OwnedTable, Table};
+use crate::tables::Tables;
 
 /// The constants of the programs.
 const CONFIG: &str = "CONFIG";
@@ -44,13 +40,8 @@ pub struct Datapath {
     object: Ebpf,
     /// The folder of this version's pins.
     pins: PathBuf,
-    ipcache: OwnedTable<Address, IpcacheEntry>,
-    cidrs: OwnedTable<CidrKey, IpcacheEntry>,
-    endpoints: OwnedTable<Address, Endpoint>,
-    policy: OwnedTable<PolicyKey, PolicyEntry>,
-    nodes: Array<MapData, NodeEntry>,
-    services: ServiceMaps,
-    metrics: PerCpuArray<MapData, TrafficCount>,
+    tables: Tables,
+    events: Option<Events>,
 }
 
 impl Datapath {
@@ -60,28 +51,24 @@ impl Datapath {
     /// # Errors
     /// [`DatapathError`]; nothing is attached or replaced unless all programs are loaded.
     pub fn open(options: &DatapathOptions) -> Result<Self, DatapathError> {
+        Self::open_build(options, Build::Released)
+    }
+
+    /// As [`Datapath::open`], with the programs of this build.
+    ///
+    /// # Errors
+    /// Likewise.
+    #[cfg_attr(not(feature = "trial"), expect(unreachable_pub, reason = "for tests"))]
+    pub fn open_build(options: &DatapathOptions, build: Build) -> Result<Self, DatapathError> {
         let config =
             NodeConfig { overlay_interface: hooks::index_of(&options.overlay_interface)?, ..options.config };
         let pins = version_folder(&options.pins);
-        let mut object = load_maps(&pins.join("maps"), config, &options.sizes)?;
+        let mut object = load_pinned(build, &pins.join("maps"), config, &options.sizes)?;
         hooks::load_programs(&mut object)?;
-        let sizes = &options.sizes;
-        let services = OwnedTable::new(SERVICES, sizes.services, take(&mut object, SERVICES)?)?;
-        let backends = Array::try_from(take(&mut object, BACKENDS)?).map_err(MapError::reading(BACKENDS))?;
-        let services = ServiceMaps::new(services, backends)?
+        let tables = Tables::take(&mut object, &options.sizes)?
             .ok_or_else(|| DatapathError::Services(options.pins.clone()))?;
-        let mut datapath = Self {
-            ipcache: OwnedTable::new(IPCACHE, sizes.ipcache, take(&mut object, IPCACHE)?)?,
-            cidrs: OwnedTable::new(CIDRS, sizes.cidrs, take(&mut object, CIDRS)?)?,
-            endpoints: OwnedTable::new(ENDPOINTS, sizes.endpoints, take(&mut object, ENDPOINTS)?)?,
-            policy: OwnedTable::new(POLICY, sizes.policy, take(&mut object, POLICY)?)?,
-            nodes: Array::try_from(take(&mut object, NODES)?).map_err(MapError::reading(NODES))?,
-            services,
-            metrics: PerCpuArray::try_from(take(&mut object, METRICS)?)
-                .map_err(MapError::reading(METRICS))?,
-            object,
-            pins,
-        };
+        let events = Some(Events::take(&mut object)?);
+        let mut datapath = Self { object, pins, tables, events };
         datapath.attach(options)?;
         Ok(datapath)
     }
@@ -138,57 +125,9 @@ impl Datapath {
         Ok(names)
     }
 
-    /// Who addresses belong to.
-    pub fn ipcache(&mut self) -> Table<'_, Address, IpcacheEntry> {
-        self.ipcache.lend()
-    }
-
-    /// Who prefixes belong to, for addresses without an entry of their own.
-    pub fn cidrs(&mut self) -> Table<'_, CidrKey, IpcacheEntry> {
-        self.cidrs.lend()
-    }
-
-    /// The pods of this node.
-    pub fn endpoints(&mut self) -> Table<'_, Address, Endpoint> {
-        self.endpoints.lend()
-    }
-
-    /// The rules of policies.
-    pub fn policy(&mut self) -> Table<'_, PolicyKey, PolicyEntry> {
-        self.policy.lend()
-    }
-
-    /// The nodes of the mesh.
-    pub fn nodes(&mut self) -> Nodes<'_> {
-        Nodes { map: &mut self.nodes }
-    }
-
-    /// Services and their backends.
-    pub fn services(&mut self) -> Services<'_> {
-        Services { maps: &mut self.services }
-    }
-
-    /// What became of packets since the maps were made, over all CPUs; what never happened is left out.
-    ///
-    /// # Errors
-    /// [`DatapathError::Map`].
-    pub fn counts(&self) -> Result<Vec<(Reason, Direction, TrafficCount)>, DatapathError> {
-        let mut counts = Vec::new();
-        for reason in (0..=u8::MAX).map(Reason) {
-            for direction in [Direction::Ingress, Direction::Egress] {
-                let index = metrics_index(reason, direction);
-                debug_assert!(index < METRICS_LEN);
-                let by_cpu = self.metrics.get(&index, 0).map_err(MapError::reading(METRICS))?;
-                let sum = by_cpu.iter().fold(TrafficCount::default(), |sum, count| TrafficCount {
-                    packets: sum.packets + count.packets,
-                    bytes: sum.bytes + count.bytes,
-                });
-                if sum != TrafficCount::default() {
-                    counts.push((reason, direction, sum));
-                }
-            }
-        }
-        Ok(counts)
+    /// What the programs tell, for the one who asks first: its owner may be another task than the maps'.
+    pub fn take_events(&mut self) -> Option<Events> {
+        self.events.take()
     }
 
     /// How many instructions the verifier followed in each program: what may grow before it gives up.
@@ -218,6 +157,21 @@ impl Datapath {
     }
 }
 
+/// A datapath is used by its maps.
+impl Deref for Datapath {
+    type Target = Tables;
+
+    fn deref(&self) -> &Tables {
+        &self.tables
+    }
+}
+
+impl DerefMut for Datapath {
+    fn deref_mut(&mut self) -> &mut Tables {
+        &mut self.tables
+    }
+}
+
 /// Its owner may be a task that moves between threads.
 const _: () = {
     const fn is_send<T: Send>() {}
@@ -235,25 +189,40 @@ fn version_folder(pins: &Path) -> PathBuf {
 }
 
 /// Makes the maps, or opens those that are pinned in `folder` if they are what is wanted.
-fn load_maps(folder: &Path, config: NodeConfig, sizes: &MapSizes) -> Result<Ebpf, DatapathError> {
+fn load_pinned(
+    build: Build,
+    folder: &Path,
+    config: NodeConfig,
+    sizes: &MapSizes,
+) -> Result<Ebpf, DatapathError> {
     hooks::make_folder(folder)?;
+    let pins = shape::all(sizes).map(|(name, shape)| (name, folder.join(name), shape));
+    pins.iter().try_for_each(|(name, path, shape)| shape::compare(name, path, *shape))?;
+    let paths: Vec<(&str, &Path)> = pins.iter().map(|(name, path, _)| (*name, path.as_path())).collect();
+    let object = load(build, &paths, config, sizes)?;
+    // What was made just now is of the object's making.
+    pins.iter().try_for_each(|(name, path, shape)| shape::compare(name, path, *shape))?;
+    Ok(object)
+}
+
+/// Makes the maps; those of `pins` are taken from there, or pinned there.
+pub(crate) fn load(
+    build: Build,
+    pins: &[(&str, &Path)],
+    config: NodeConfig,
+    sizes: &MapSizes,
+) -> Result<Ebpf, DatapathError> {
     let config = [config];
     let mut loader = EbpfLoader::new();
     loader.override_global(CONFIG, &config[..], true);
-    let maps = shape::all(sizes).map(|(name, shape)| (name, folder.join(name), shape));
-    for (name, path, shape) in &maps {
-        shape::compare(name, path, *shape)?;
-        loader.map_pin_path(name, path);
+    let object = build.prepare(&mut loader);
+    for (name, shape) in shape::all(sizes) {
         if shape.max_entries > 0 {
             loader.map_max_entries(name, shape.max_entries);
         }
     }
-    let object = loader.load(OBJECT).map_err(DatapathError::Object)?;
-    // What was made just now is of the object's making.
-    maps.iter().try_for_each(|(name, path, shape)| shape::compare(name, path, *shape))?;
-    Ok(object)
-}
-
-fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, DatapathError> {
-    object.take_map(name).ok_or(DatapathError::Missing(name))
+    for (name, path) in pins {
+        loader.map_pin_path(name, *path);
+    }
+    loader.load(object).map_err(DatapathError::Object)
 }

@@ -138,6 +138,14 @@ pub enum MapError {
         /// The last one.
         last: u32,
     },
+    /// It cannot be waited for.
+    #[error("cannot wait for the map {map}")]
+    Wait {
+        /// The map.
+        map: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// The kernel refused.
     #[error("cannot use the map {map}")]
     Kernel {

@@ -19,25 +19,31 @@
 
 mod datapath;
 mod error;
+mod events;
 mod hooks;
 mod link;
 mod nodes;
-mod reason;
+mod object;
 mod runs;
 mod services;
 mod shape;
 mod sizes;
 mod table;
+mod tables;
+#[cfg(feature = "trial")]
+mod trial;
 
 pub use datapath::{Datapath, DatapathOptions};
 pub use error::{DatapathError, MapError};
+pub use events::{Events, Interest, LostEvents};
 pub use landbridge_bpf_maps as maps;
 pub use nodes::Nodes;
-pub use reason::reason_name;
+#[cfg(feature = "trial")]
+pub use object::Build;
 pub use services::Services;
 pub use shape::MapShape;
 pub use sizes::MapSizes;
 pub use table::Table;
-
-/// The compiled kernel side, aligned as the ELF parser wants it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/landbridge.o"));
+pub use tables::Tables;
+#[cfg(feature = "trial")]
+pub use trial::{Trial, TrialAction, TrialPacket, TrialResult};

@@ -1,4 +1,4 @@
-//! The one command of bpf(2) that aya keeps to itself: pointing a link at another program.
+//! Commands of bpf(2) that aya keeps to itself: above all, pointing a link at another program.
 
 use std::ffi::CString;
 use std::io;
@@ -6,6 +6,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+#[cfg(feature = "trial")]
+const BPF_MAP_CREATE: libc::c_long = 0;
+#[cfg(feature = "trial")]
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 
@@ -26,6 +30,27 @@ pub(crate) fn replace_program(path: &Path, program: BorrowedFd<'_>) -> io::Resul
     // link_fd, new_prog_fd
     update[0] = pair(link.as_raw_fd(), program.as_raw_fd())?;
     bpf(BPF_LINK_UPDATE, &mut update).map(drop)
+}
+
+/// Makes a hash and pins it.
+///
+/// # Errors
+/// The kernel's answer.
+#[cfg(feature = "trial")]
+pub(crate) fn make_hash<K, V>(path: &Path, max_entries: u32) -> io::Result<()> {
+    const BPF_MAP_TYPE_HASH: i32 = 1;
+    let number = |size: usize| i32::try_from(size).map_err(io::Error::other);
+    let mut create: Attributes = [0; 16];
+    // map_type, key_size, value_size, max_entries
+    create[0] = pair(BPF_MAP_TYPE_HASH, number(size_of::<K>())?)?;
+    create[1] = pair(number(size_of::<V>())?, i32::try_from(max_entries).map_err(io::Error::other)?)?;
+    let map = owned(bpf(BPF_MAP_CREATE, &mut create)?)?;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut pin: Attributes = [0; 16];
+    // pathname, bpf_fd
+    pin[0] = path.as_ptr() as u64;
+    pin[1] = pair(map.as_raw_fd(), 0)?;
+    bpf(BPF_OBJ_PIN, &mut pin).map(drop)
 }
 
 /// Two descriptors side by side, as two u32 fields are in memory.

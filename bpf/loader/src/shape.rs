@@ -5,8 +5,9 @@ use std::path::Path;
 
 use aya::maps::{MapInfo, MapType};
 use landbridge_bpf_maps::{
-    Address, Backend, CidrKey, ConnectionEntry, ConnectionKey, Endpoint, IpcacheEntry, METRICS_LEN,
-    NodeEntry, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, SocketService, TrafficCount, UdpPeerKey,
+    Address, Backend, CidrKey, ConnectionEntry, ConnectionKey, Endpoint, EventBudget, EventControl,
+    IpcacheEntry, METRICS_LEN, NodeEntry, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, SocketService,
+    TrafficCount, UdpPeerKey,
 };
 
 use crate::error::{DatapathError, MapError};
@@ -20,7 +21,10 @@ pub(crate) const NODES: &str = "NODES";
 pub(crate) const SERVICES: &str = "SERVICES";
 pub(crate) const BACKENDS: &str = "BACKENDS";
 pub(crate) const METRICS: &str = "METRICS";
-const CONNECTIONS: &str = "CONNECTIONS";
+pub(crate) const EVENTS: &str = "EVENTS";
+pub(crate) const EVENT_CONTROL: &str = "EVENT_CONTROL";
+pub(crate) const EVENT_BUDGET: &str = "EVENT_BUDGET";
+pub(crate) const CONNECTIONS: &str = "CONNECTIONS";
 const UDP_PEERS: &str = "UDP_PEERS";
 const SOCKET_SERVICE: &str = "SOCKET_SERVICE";
 
@@ -64,8 +68,8 @@ impl fmt::Display for MapShape {
 }
 
 /// Every map of the programs, with its shape.
-pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 11] {
-    use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, SkStorage};
+pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 14] {
+    use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf, SkStorage};
     [
         (IPCACHE, MapShape::of::<Address, IpcacheEntry>(Hash, sizes.ipcache)),
         (CIDRS, MapShape::of::<CidrKey, IpcacheEntry>(LpmTrie, sizes.cidrs)),
@@ -78,6 +82,9 @@ pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 11] {
         (UDP_PEERS, MapShape::of::<UdpPeerKey, SocketService>(LruHash, sizes.udp_peers)),
         (SOCKET_SERVICE, MapShape::of::<i32, SocketService>(SkStorage, 0)),
         (METRICS, MapShape::of::<u32, TrafficCount>(PerCpuArray, METRICS_LEN)),
+        (EVENTS, MapShape::of::<(), ()>(RingBuf, sizes.events)),
+        (EVENT_CONTROL, MapShape::of::<u32, EventControl>(Array, 1)),
+        (EVENT_BUDGET, MapShape::of::<u32, EventBudget>(PerCpuArray, 1)),
     ]
 }
 

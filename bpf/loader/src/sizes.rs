@@ -4,7 +4,7 @@ use landbridge_bpf_maps::{BACKENDS_LEN, NODES_LEN};
 
 /// How many entries each map may have. A node's maps keep their sizes until its pins are deleted.
 ///
-/// Hashes and tries take memory as they fill; arrays, `connections` and `udp_peers` take it at once.
+/// Hashes and tries take memory as they fill; arrays, `connections`, `udp_peers` and `events` take it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapSizes {
     /// Addresses of pods and nodes of the whole mesh.
@@ -25,6 +25,8 @@ pub struct MapSizes {
     pub connections: u32,
     /// Backends that sockets without a connection send to, likewise. About 120 bytes each.
     pub udp_peers: u32,
+    /// Bytes of the ring of events, of 72 each: a power of two, and whole pages.
+    pub events: u32,
 }
 
 impl Default for MapSizes {
@@ -39,6 +41,7 @@ impl Default for MapSizes {
             backends: BACKENDS_LEN,
             connections: 1 << 18,
             udp_peers: 1 << 16,
+            events: 1 << 22,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! connect ─► SERVICES ─► BACKENDS                         sockets: a service address becomes a backend
 //! packet ──► ENDPOINTS (whose pod?) ─► IPCACHE, CIDRS (who is the other side?) ─► POLICY, CONNECTIONS (may it?)
 //!                                          └─► NODES (where to?)                  METRICS (what became of it)
+//!                                                         EVENTS (told, while someone listens)
 //! ```
 //!
 //! Every type is `repr(C)` without padding, and its size is asserted: padding would become part of a key. Addresses and
@@ -13,24 +14,32 @@
 mod address;
 mod connection;
 mod endpoint;
+mod event;
 mod ipcache;
 mod metrics;
 mod node_config;
+#[cfg(feature = "trial")]
+mod planted;
 mod policy;
+mod reason;
 mod service;
 
 pub use address::{Address, IPV4_PREFIX_BITS};
 pub use connection::{ConnectionEntry, ConnectionKey};
 pub use endpoint::Endpoint;
+pub use event::{Event, EventBudget, EventControl, EventKind, TracePoint};
 pub use ipcache::{CidrKey, IpcacheEntry, NODES_LEN, NodeEntry, NodeNumber, identity};
-pub use metrics::{Direction, METRICS_LEN, Reason, TrafficCount, metrics_index};
+pub use metrics::{Direction, METRICS_LEN, TrafficCount, metrics_index};
 pub use node_config::NodeConfig;
+#[cfg(feature = "trial")]
+pub use planted::Planted;
 pub use policy::{PeerKind, PolicyEntry, PolicyKey, PolicySet, PolicyVerdict};
+pub use reason::Reason;
 pub use service::{BACKENDS_LEN, Backend, ServiceEntry, ServiceKey, SocketService, UdpPeerKey};
 
 /// Version of the maps' layout, part of the folder that they are pinned in: `<bpffs>/landbridge/v<schema>/`.
 /// Counts up whenever a type of this crate changes.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Declares types whose bytes are their value, with the size the other side relies on.
 macro_rules! map_element {
@@ -50,6 +59,9 @@ map_element! {
     ConnectionEntry => 16,
     ConnectionKey => 40,
     Endpoint => 32,
+    Event => 64,
+    EventBudget => 32,
+    EventControl => 16,
     IpcacheEntry => 8,
     NodeConfig => 48,
     NodeEntry => 20,

@@ -7,6 +7,8 @@ use aya_ebpf::{
     helpers::{bpf_redirect_peer, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
     programs::TcContext,
 };
+#[cfg(feature = "trial")]
+use landbridge_bpf_maps::Planted;
 use landbridge_bpf_maps::{Address, Direction, Endpoint, NodeNumber, Reason};
 use landbridge_bpf_verdict::{
     Flow, Owners, Packet,
@@ -14,6 +16,7 @@ use landbridge_bpf_verdict::{
     parse,
 };
 
+use crate::events;
 use crate::metrics::count;
 use crate::tables::{Maps, zero};
 
@@ -57,6 +60,7 @@ pub fn finish(ctx: &TcContext, outcome: Outcome) -> i32 {
         Ok(action) => action,
         Err(Dropped { reason, direction }) => {
             count(reason, direction, ctx.len());
+            events::drop(ctx, reason, direction);
             TC_ACT_SHOT as i32
         }
     }
@@ -75,7 +79,7 @@ impl Packet for Frame<'_> {
 /// Reads a packet. A function of its own in the kernel too, see `tables`. Returns the drop reason, 0 for none and
 /// [`NOT_OURS`] for a packet that is the kernel's business.
 #[inline(never)]
-fn read_into(skb: *mut __sk_buff, place: &mut MaybeUninit<Flow>) -> u64 {
+pub fn read_into(skb: *mut __sk_buff, place: &mut MaybeUninit<Flow>) -> u64 {
     match parse(&Frame(&TcContext::new(skb))) {
         Ok(Some(flow)) => {
             // Whichever protocol it was.
@@ -149,9 +153,14 @@ pub fn deliver(ctx: &TcContext, flow: &Flow, endpoint: &Endpoint) -> Result<i32,
     let ttl = flow.ttl - 1;
     let word = |ttl: u8| u64::from(u16::from_ne_bytes([ttl, 0]));
     let failed = |_| Reason::WRITE_FAILED;
+    let checksum = CHECKSUM_OFFSET;
+    #[cfg(feature = "trial")]
+    let checksum = if crate::trial::planted(Planted::RefusedWrite) { checksum | 1 } else { checksum };
     accept(ctx)?;
-    ctx.l3_csum_replace(CHECKSUM_OFFSET, word(flow.ttl), word(ttl), 2).map_err(failed)?;
-    ctx.store(TTL_OFFSET, &ttl, 0).map_err(failed)?;
+    #[cfg(feature = "trial")]
+    let ttl = if crate::trial::planted(Planted::ChecksumOffByOne) { ttl ^ 1 } else { ttl };
+    ctx.l3_csum_replace(checksum, word(flow.ttl), word(ttl), 2).map_err(failed)?;
+    ctx.store(TTL_OFFSET, &(flow.ttl - 1), 0).map_err(failed)?;
     let [a, b, c, d, e, f] = endpoint.mac;
     let [g, h, i, j, k, l] = endpoint.host_mac;
     ctx.store(0, &[a, b, c, d, e, f, g, h, i, j, k, l], 0).map_err(failed)?;
@@ -184,6 +193,10 @@ pub fn tunnel(ctx: &TcContext) -> Result<(u32, Address), Reason> {
     let size = size_of::<bpf_tunnel_key>() as u32;
     // SAFETY: the key is whole, and its size is told.
     if unsafe { bpf_skb_get_tunnel_key(ctx.skb.skb, &mut key, size, 0) } != 0 {
+        #[cfg(feature = "trial")]
+        if let Some(told) = crate::trial::tunnel(ctx) {
+            return Ok(told);
+        }
         return Err(Reason::INVALID_TUNNEL_KEY);
     }
     // SAFETY: all of the union was zero, and the kernel wrote an IPv4 address.

@@ -15,12 +15,15 @@
 #![no_std]
 #![no_main]
 
+mod events;
 mod frame;
 mod metrics;
 mod overlay;
 mod pod;
 mod sockets;
 mod tables;
+#[cfg(feature = "trial")]
+mod trial;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

@@ -1,8 +1,9 @@
 //! Between nodes: both directions of the tunnel interface, whose packets carry the sender's identity as their VNI.
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use landbridge_bpf_maps::{Direction, NodeNumber, Reason, identity};
+use landbridge_bpf_maps::{Direction, NodeNumber, Reason, TracePoint, identity};
 
+use crate::events::trace;
 use crate::frame::{
     Dropped, OnAccountOf, Outcome, PASS, accept, arrival_interface, deliver, finish, mark, read, set_tunnel,
     tunnel,
@@ -37,9 +38,10 @@ fn arrive(ctx: &TcContext) -> Outcome {
     let len = ctx.len();
     check_sender(&flow.source, &tunnel_source, claimed).of(IN)?;
     if let Some(receiver) = endpoint(&flow.destination) {
-        check_endpoint(receiver, IN, &flow, claimed).of(IN)?;
+        let passage = check_endpoint(ctx, receiver, IN, &flow, claimed).of(IN)?;
         let action = deliver(ctx, &flow, receiver).of(IN)?;
         count(Reason::FORWARDED, IN, len);
+        trace(ctx, &flow, TracePoint::ToEndpoint, IN, (claimed, receiver.identity), passage);
         return Ok(action);
     }
     let for_node = is_of_this_node(&flow.destination) || owner(&flow.destination).identity == identity::HOST;

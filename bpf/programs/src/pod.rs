@@ -1,8 +1,9 @@
 //! Between a pod and its node: both directions of the node's side of a pod's interface.
 
 use aya_ebpf::{helpers::bpf_redirect, macros::classifier, programs::TcContext};
-use landbridge_bpf_maps::{Direction, IpcacheEntry, NodeNumber, Reason, identity};
+use landbridge_bpf_maps::{Direction, IpcacheEntry, NodeNumber, Reason, TracePoint, identity};
 
+use crate::events::trace;
 use crate::frame::{
     Dropped, OnAccountOf, Outcome, PASS, arrival_interface, deliver, finish, interface, read, set_tunnel,
 };
@@ -40,21 +41,25 @@ fn leave(ctx: &TcContext) -> Outcome {
         Some(receiver) => IpcacheEntry { identity: receiver.identity, node: NodeNumber(zero()) },
         None => owner(&flow.destination),
     };
-    check_endpoint(sender, OUT, &flow, owner.identity).of(OUT)?;
+    let passage = check_endpoint(ctx, sender, OUT, &flow, owner.identity).of(OUT)?;
+    let identities = (sender.identity, owner.identity);
     if let Some(receiver) = receiver {
         count(Reason::FORWARDED, OUT, len);
-        check_endpoint(receiver, IN, &flow, sender.identity).of(IN)?;
+        let passage = check_endpoint(ctx, receiver, IN, &flow, sender.identity).of(IN)?;
         let action = deliver(ctx, &flow, receiver).of(IN)?;
         count(Reason::FORWARDED, IN, len);
+        trace(ctx, &flow, TracePoint::ToEndpoint, IN, identities, passage);
         return Ok(action);
     }
     if owner.node == NodeNumber::NONE {
         count(Reason::FORWARDED, OUT, len);
+        trace(ctx, &flow, TracePoint::ToStack, OUT, identities, passage);
         return Ok(PASS);
     }
     set_tunnel(ctx, owner.node, sender.identity).of(OUT)?;
     ctx.set_mark(TUNNEL_IS_SET);
     count(Reason::FORWARDED, OUT, len);
+    trace(ctx, &flow, TracePoint::ToOverlay, OUT, identities, passage);
     // SAFETY: the helper takes two numbers.
     Ok(unsafe { bpf_redirect(overlay_interface(), 0) } as i32)
 }
@@ -83,7 +88,8 @@ fn arrive(ctx: &TcContext) -> Outcome {
         // What arrived nowhere began here, under whichever address the node has.
         if arrival_interface(ctx) == 0 { identity::HOST } else { owner.identity }
     };
-    check_endpoint(receiver, IN, &flow, peer).of(IN)?;
+    let passage = check_endpoint(ctx, receiver, IN, &flow, peer).of(IN)?;
     count(Reason::FORWARDED, IN, ctx.len());
+    trace(ctx, &flow, TracePoint::ToEndpoint, IN, (peer, receiver.identity), passage);
     Ok(PASS)
 }

@@ -114,6 +114,10 @@ fn translate(ctx: &SockAddrContext, family: Family, connects: bool) -> i32 {
         port: named.port,
         backend_port: chosen.port,
     };
+    #[cfg(feature = "trial")]
+    if crate::trial::planted(landbridge_bpf_maps::Planted::WrongReverseEntry) {
+        translation.port = chosen.port;
+    }
     if connects {
         // SAFETY: the pointer is this socket's storage, or null if there is no memory for it.
         unsafe {

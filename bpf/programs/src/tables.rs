@@ -4,17 +4,24 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{__sk_buff, BPF_F_NO_PREALLOC},
     helpers::bpf_ktime_get_ns,
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, lpm_trie::Key},
+    programs::TcContext,
 };
+#[cfg(feature = "trial")]
+use landbridge_bpf_maps::Planted;
 use landbridge_bpf_maps::{
     Address, BACKENDS_LEN, Backend, ConnectionEntry, ConnectionKey, Direction, Endpoint, IpcacheEntry,
-    NODES_LEN, NodeConfig, NodeEntry, NodeNumber, PolicyEntry, PolicyKey, Reason, ServiceEntry, ServiceKey,
-    identity,
+    NODES_LEN, NodeConfig, NodeEntry, NodeNumber, PolicyEntry, PolicyKey, PolicySet, Reason, ServiceEntry,
+    ServiceKey, identity,
 };
-use landbridge_bpf_verdict::{Connections, Flow, Owners, Rules, admit, owner_of, sender};
+#[cfg(feature = "trial")]
+use landbridge_bpf_verdict::packet::tcp;
+use landbridge_bpf_verdict::{Connections, Flow, Owners, Passage, Rules, admit, owner_of, sender};
+
+use crate::events;
 
 /// What the loader knows when it loads.
 #[unsafe(no_mangle)]
@@ -124,7 +131,12 @@ pub fn endpoint(address: &Address) -> Option<&'static Endpoint> {
 #[inline(always)]
 pub fn service(key: &ServiceKey) -> Option<ServiceEntry> {
     // SAFETY: as in `endpoint`.
-    unsafe { SERVICES.get(key) }.copied()
+    let found = unsafe { SERVICES.get(key) }.copied();
+    #[cfg(feature = "trial")]
+    if crate::trial::planted(Planted::StaleBackend) {
+        return found.map(|found| crate::trial::stale(key, found));
+    }
+    found
 }
 
 /// A backend by its place.
@@ -135,14 +147,26 @@ pub fn backend(index: u32) -> Option<Backend> {
 
 // The long parts are functions in the kernel too: each has its own stack, of which there are 512 bytes in all, and the
 // verifier follows what comes after them once instead of once for each way through them. The kernel's calling convention
-// has one number to return: the drop reason, 0 for none.
+// has one number to return: the drop reason in its lowest byte, 0 for none.
 
 #[inline(never)]
-fn may_pass(endpoint: &Endpoint, ingress: bool, flow: &Flow, peer: u32) -> u64 {
+fn may_pass(skb: *mut __sk_buff, endpoint: &Endpoint, ingress: bool, flow: &Flow, peer: u32) -> u64 {
+    #[cfg(feature = "trial")]
+    if crate::trial::planted(Planted::PolicySkippedForReplies) && flow.tcp_flags & tcp::ACK != 0 {
+        return 0;
+    }
     let direction = if ingress { Direction::Ingress } else { Direction::Egress };
     // SAFETY: the helper only reads a clock.
     let now = unsafe { bpf_ktime_get_ns() };
-    number(admit(&Maps, endpoint, direction, flow, peer, now, config!(cluster_shift)))
+    let outcome = admit(&Maps, endpoint, direction, flow, peer, now, config!(cluster_shift));
+    let set = if ingress { endpoint.ingress } else { endpoint.egress };
+    if set != PolicySet::NOT_ENFORCED {
+        events::verdict(skb, flow, direction, (endpoint.identity, peer), outcome);
+    }
+    match outcome {
+        Ok(passage) => u64::from(passage.0) << 8,
+        Err(reason) => u64::from(reason.0),
+    }
 }
 
 #[inline(never)]
@@ -164,6 +188,15 @@ fn owner_number(address: &Address) -> u64 {
 pub fn owner(address: &Address) -> IpcacheEntry {
     let number = owner_number(address);
     IpcacheEntry { identity: number as u32, node: NodeNumber((number >> 32) as u32) }
+}
+
+/// The identity of a pod of this node, or of whoever else an address belongs to.
+#[inline(always)]
+pub fn identity_of(address: &Address) -> u32 {
+    match endpoint(address) {
+        Some(endpoint) => endpoint.identity,
+        None => owner(address).identity,
+    }
 }
 
 /// Zero, which the verifier does not know: it does not follow a number through halves in memory. Mixed into a constant, it
@@ -198,18 +231,21 @@ fn outcome(number: u64) -> Result<(), Reason> {
     }
 }
 
-/// Whether a packet may pass an endpoint, with `peer` the identity of the other side.
+/// Whether a packet may pass an endpoint, with `peer` the identity of the other side, and what it is to its connection.
 ///
 /// # Errors
 /// Why not.
 #[inline(always)]
 pub fn check_endpoint(
+    ctx: &TcContext,
     endpoint: &Endpoint,
     direction: Direction,
     flow: &Flow,
     peer: u32,
-) -> Result<(), Reason> {
-    outcome(may_pass(endpoint, matches!(direction, Direction::Ingress), flow, peer))
+) -> Result<Passage, Reason> {
+    let number = may_pass(ctx.skb.skb, endpoint, matches!(direction, Direction::Ingress), flow, peer);
+    outcome(number & 0xff)?;
+    Ok(Passage((number >> 8) as u8))
 }
 
 /// Whether an address may speak under an identity, in a tunnel from this underlay address.

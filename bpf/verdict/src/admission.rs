@@ -39,6 +39,30 @@ const LIFETIME_TCP_UNANSWERED: u64 = 60 * SECOND;
 const LIFETIME_TCP_CLOSED: u64 = 10 * SECOND;
 const LIFETIME_OTHER: u64 = 60 * SECOND;
 
+/// How a packet that passes belongs to a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passage(pub u8);
+
+impl Passage {
+    /// It began a connection.
+    pub const NEW: Self = Self(1);
+    /// It goes to the side that began.
+    pub const REPLY: Self = Self(2);
+    /// Worth telling of: what is remembered of the connection changed, or was old.
+    pub const NOTED: Self = Self(4);
+
+    /// What both say.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether it says all of `other`.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
 /// Whether `endpoint` may send (`direction` egress) or get (ingress) the packet, with `peer` the identity of the other
 /// side and `now` the monotonic clock in nanoseconds. `shift` is how many bits of an identity are below the cluster.
 ///
@@ -54,7 +78,7 @@ pub fn admit<T: Rules + Connections>(
     peer: u32,
     now: u64,
     shift: u32,
-) -> Result<(), Reason> {
+) -> Result<Passage, Reason> {
     let is_from_pod = matches!(direction, Direction::Egress) || is_allocated(peer);
     if is_from_pod && flow.is_error() && flow.origin != flow.source {
         return Err(Reason::INVALID_PACKET);
@@ -62,17 +86,17 @@ pub fn admit<T: Rules + Connections>(
     if !asks_for_connection(flow) && !flow.is_request() {
         let answered = flow.answered_connection(direction, endpoint.tag());
         if let Some(entry) = alive(tables, &answered, now) {
-            if !flow.is_error() {
-                let flags = ConnectionEntry::REPLIED | closing(flow, ConnectionEntry::CLOSED_BY_DESTINATION);
-                refresh(tables, &answered, entry, entry.flags | flags, now);
+            if flow.is_error() {
+                return Ok(Passage::REPLY);
             }
-            return Ok(());
+            let flags = ConnectionEntry::REPLIED | closing(flow, ConnectionEntry::CLOSED_BY_DESTINATION);
+            return Ok(Passage::REPLY.and(refresh(tables, &answered, entry, entry.flags | flags, now)));
         }
     }
     let connection = flow.connection(direction, endpoint.tag());
     if flow.is_error() && alive(tables, &connection, now).is_some() {
         // It tells of what the endpoint itself replied.
-        return Ok(());
+        return Ok(Passage::default());
     }
     let set = if matches!(direction, Direction::Ingress) { endpoint.ingress } else { endpoint.egress };
     // The node itself may always reach its pods: probes of the kubelet come from there.
@@ -86,18 +110,21 @@ pub fn admit<T: Rules + Connections>(
         }
     }
     if flow.is_error() {
-        return Ok(());
+        return Ok(Passage::default());
     }
     let closed = closing(flow, ConnectionEntry::CLOSED_BY_SOURCE);
     match alive(tables, &connection, now) {
         Some(entry) if !asks_for_connection(flow) => {
-            refresh(tables, &connection, entry, entry.flags | closed, now);
-            Ok(())
+            Ok(refresh(tables, &connection, entry, entry.flags | closed, now))
         }
         // One that uses the ports of an old one again begins anew.
         _ => {
             let entry = ConnectionEntry { last_seen: now, peer, flags: closed };
-            if tables.remember(&connection, &entry) { Ok(()) } else { Err(Reason::CONNECTION_NOT_TRACKED) }
+            if tables.remember(&connection, &entry) {
+                Ok(Passage::NEW.and(Passage::NOTED))
+            } else {
+                Err(Reason::CONNECTION_NOT_TRACKED)
+            }
         }
     }
 }
@@ -137,12 +164,21 @@ fn alive<C: Connections>(connections: &C, key: &ConnectionKey, now: u64) -> Opti
     (now.saturating_sub(entry.last_seen) <= lifetime).then_some(entry)
 }
 
+/// Writes what is new of a connection, [`Passage::NOTED`] if there is something.
 #[inline(never)]
-fn refresh<C: Connections>(connections: &C, key: &ConnectionKey, old: ConnectionEntry, flags: u32, now: u64) {
-    if flags != old.flags || now.saturating_sub(old.last_seen) >= REFRESH_INTERVAL {
-        // Without it the connection is forgotten early, and its next packet from the other side is checked.
-        let _ = connections.remember(key, &ConnectionEntry { last_seen: now, flags, ..old });
+fn refresh<C: Connections>(
+    connections: &C,
+    key: &ConnectionKey,
+    old: ConnectionEntry,
+    flags: u32,
+    now: u64,
+) -> Passage {
+    if flags == old.flags && now.saturating_sub(old.last_seen) < REFRESH_INTERVAL {
+        return Passage::default();
     }
+    // Without it the connection is forgotten early, and its next packet from the other side is checked.
+    let _ = connections.remember(key, &ConnectionEntry { last_seen: now, flags, ..old });
+    Passage::NOTED
 }
 
 #[cfg(test)]

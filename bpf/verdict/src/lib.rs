@@ -15,18 +15,19 @@
     reason = "what is a call to the kernel's verifier is decided here, not by the compiler"
 )]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "tables"))]
 extern crate std;
 
 pub mod admission;
+pub mod budget;
 pub mod owner;
 pub mod packet;
 pub mod policy;
 pub mod sender;
-#[cfg(test)]
-mod tables;
+#[cfg(any(test, feature = "tables"))]
+pub mod tables;
 
-pub use admission::{Connections, admit};
+pub use admission::{Connections, Passage, admit};
 pub use owner::{Owners, owner_of};
 pub use packet::{Flow, Packet, parse};
 pub use policy::{Decision, Question, Rules, decide};

@@ -260,17 +260,6 @@ mod tests {
     use super::*;
     use crate::tables::v4;
 
-    impl Packet for [u8] {
-        fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
-            let bytes = self.get(offset..offset.checked_add(4 * N)?)?;
-            let mut words = [0; N];
-            for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
-                *word = u32::from_ne_bytes(bytes.try_into().unwrap());
-            }
-            Some(words)
-        }
-    }
-
     const A: [u8; 4] = [10, 1, 1, 10];
     const B: [u8; 4] = [10, 2, 1, 10];
     const ROUTER: [u8; 4] = [10, 2, 1, 1];

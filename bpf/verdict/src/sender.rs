@@ -49,7 +49,7 @@ pub fn check<O: Owners>(
 
 #[cfg(test)]
 mod tests {
-    use landbridge_bpf_maps::{IpcacheEntry, NodeEntry};
+    use landbridge_bpf_maps::{CidrKey, IPV4_PREFIX_BITS, IpcacheEntry, NodeEntry};
 
     use super::*;
     use crate::tables::{Tables, v4};
@@ -77,7 +77,8 @@ mod tests {
             (v4([10, 1, 1, 1]), IpcacheEntry { identity: identity::HOST, node: NodeNumber::NONE }),
             (v4([10, 9, 9, 9]), IpcacheEntry { identity: POD_IDENTITY, node: NodeNumber(7) }),
         ]);
-        tables.prefixes.push(([10, 2, 1], IpcacheEntry { identity: 2 << SHIFT, node }));
+        let range = CidrKey { prefix_len: IPV4_PREFIX_BITS + 24, address: v4([10, 2, 1, 0]) };
+        tables.prefixes.insert(range, IpcacheEntry { identity: 2 << SHIFT, node });
         tables.nodes.insert(node, NodeEntry { underlay: NODE, cluster: 2 });
         tables.nodes.insert(NodeNumber(2), NodeEntry { underlay: OTHER_NODE, cluster: 3 });
         tables.nodes.insert(NodeNumber(7), NodeEntry::default());

@@ -1,29 +1,43 @@
-//! The maps as ordinary collections, for tests.
+//! The maps as ordinary collections, and frames as ordinary bytes, for tests and for models in tests.
 
 use core::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::vec::Vec;
 
 use landbridge_bpf_maps::{
-    Address, ConnectionEntry, ConnectionKey, IpcacheEntry, NodeEntry, NodeNumber, PolicyEntry, PolicyKey,
+    Address, CidrKey, ConnectionEntry, ConnectionKey, IpcacheEntry, NodeEntry, NodeNumber, PolicyEntry,
+    PolicyKey,
 };
 
-use crate::{Connections, Owners, Rules};
+use crate::{Connections, Owners, Packet, Rules};
 
-#[derive(Default)]
-pub(crate) struct Tables {
-    pub(crate) addresses: BTreeMap<Address, IpcacheEntry>,
-    /// The first three bytes of IPv4 prefixes.
-    pub(crate) prefixes: Vec<([u8; 3], IpcacheEntry)>,
-    pub(crate) nodes: BTreeMap<NodeNumber, NodeEntry>,
-    pub(crate) rules: BTreeMap<PolicyKey, PolicyEntry>,
-    pub(crate) connections: RefCell<BTreeMap<ConnectionKey, ConnectionEntry>>,
+/// Every map that decisions look into.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    /// `IPCACHE`.
+    pub addresses: BTreeMap<Address, IpcacheEntry>,
+    /// `CIDRS`.
+    pub prefixes: BTreeMap<CidrKey, IpcacheEntry>,
+    /// `NODES`.
+    pub nodes: BTreeMap<NodeNumber, NodeEntry>,
+    /// `POLICY`.
+    pub rules: BTreeMap<PolicyKey, PolicyEntry>,
+    /// `CONNECTIONS`.
+    pub connections: RefCell<BTreeMap<ConnectionKey, ConnectionEntry>>,
     /// No new connection fits.
-    pub(crate) full: Cell<bool>,
+    pub full: Cell<bool>,
 }
 
-pub(crate) const fn v4(bytes: [u8; 4]) -> Address {
+/// An IPv4 address.
+pub const fn v4(bytes: [u8; 4]) -> Address {
     Address::from_ipv4(bytes)
+}
+
+impl Packet for [u8] {
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let bytes = self.get(offset..offset.checked_add(4 * N)?)?;
+        let (words, _) = bytes.as_chunks::<4>();
+        words.try_into().ok().map(|words: [[u8; 4]; N]| words.map(u32::from_ne_bytes))
+    }
 }
 
 impl Owners for Tables {
@@ -32,8 +46,13 @@ impl Owners for Tables {
     }
 
     fn prefix(&self, address: &Address) -> Option<IpcacheEntry> {
-        let [a, b, c, _] = address.ipv4()?;
-        self.prefixes.iter().find(|(prefix, _)| *prefix == [a, b, c]).map(|(_, entry)| *entry)
+        let bits = u128::from_be_bytes(address.0);
+        let covers = |key: &CidrKey| {
+            let behind = 128 - key.prefix_len.min(128);
+            (bits ^ u128::from_be_bytes(key.address.0)).checked_shr(behind).unwrap_or_default() == 0
+        };
+        let covering = self.prefixes.iter().filter(|(key, _)| covers(key));
+        covering.max_by_key(|(key, _)| key.prefix_len).map(|(_, entry)| *entry)
     }
 
     fn node(&self, number: NodeNumber) -> Option<NodeEntry> {

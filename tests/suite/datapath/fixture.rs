@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use landbridge_bpf_loader::maps::{
     Address, CidrKey, Direction, Endpoint, IPV4_PREFIX_BITS, IpcacheEntry, NodeConfig, NodeEntry, NodeNumber,
-    PeerKind, PolicyEntry, PolicyKey, PolicySet, PolicyVerdict, Reason, identity,
+    PeerKind, PolicyEntry, PolicyKey, PolicySet, PolicyVerdict, Reason, SCHEMA, identity,
 };
-use landbridge_bpf_loader::{Datapath, DatapathOptions, MapSizes};
+use landbridge_bpf_loader::{Build, Datapath, DatapathOptions, MapSizes};
 use landbridge_lab::{Host, Lab, LabName, LabSpec, PodWiring};
 
 const OVERLAY: &str = "lb_vxlan";
 /// How many bits of an identity are below the cluster.
-const SHIFT: u32 = 16;
+pub(super) const SHIFT: u32 = 16;
 /// Longest wait for something that is going to happen.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The number that each node gives the other.
@@ -59,6 +59,7 @@ pub(super) const SIZES: MapSizes = MapSizes {
     backends: 1 << 8,
     connections: 1 << 12,
     udp_peers: 1 << 10,
+    events: 1 << 14,
 };
 
 pub(super) fn v4(addresses: [IpAddr; 2]) -> Ipv4Addr {
@@ -112,6 +113,11 @@ pub(crate) fn options(host: &Host, cluster: u32) -> DatapathOptions {
     let addresses = host.node_addresses().unwrap();
     let pins = host.bpf_folder().unwrap().join("landbridge");
     options_at(pins, host.cgroup().to_owned(), v4(addresses.router()), v4(addresses.health()), cluster)
+}
+
+/// The folder of the pins that this version makes.
+pub(super) fn version_folder(pins: &Path) -> PathBuf {
+    pins.join(format!("v{SCHEMA}"))
 }
 
 pub(super) fn options_at(
@@ -263,12 +269,26 @@ impl Node {
         self.datapath.counts().unwrap().iter().filter(|(reason, ..)| *reason != Reason::FORWARDED).fold(
             String::new(),
             |mut text, (reason, direction, count)| {
-                let name = landbridge_bpf_loader::reason_name(*reason);
+                let name = reason.name();
                 let _ = write!(text, "{name} {direction:?} {} ", count.packets);
                 text
             },
         )
     }
+}
+
+/// One node with a tunnel interface, without pods.
+pub(super) fn one_node(stem: &str) -> (Lab, Host) {
+    let spec = LabSpec::new(LabName::unique(stem).unwrap()).with_clusters(1, 1, 0);
+    let lab = Lab::start(spec.with_pods(PodWiring::Unwired)).unwrap();
+    let node = lab.host("a1").unwrap();
+    make_overlay(&node);
+    (lab, node)
+}
+
+/// The datapath of a node, with the programs of this build.
+pub(super) fn opened(host: &Host, build: Build) -> Datapath {
+    host.inside(|| Datapath::open_build(&options(host, 1), build)).unwrap().unwrap()
 }
 
 /// Waits until `condition` holds; `what` says what did not.

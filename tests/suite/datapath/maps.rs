@@ -8,17 +8,8 @@ use landbridge_bpf_loader::maps::{
 };
 use landbridge_bpf_loader::{Datapath, DatapathError, MapError, MapSizes};
 use landbridge_lab::requirement::{Requirement, met};
-use landbridge_lab::{Host, Lab, LabName, LabSpec, PodWiring};
 
-use super::fixture::{SIZES, address, ip, make_overlay, options};
-
-fn one_node(stem: &str) -> (Lab, Host) {
-    let spec = LabSpec::new(LabName::unique(stem).unwrap()).with_clusters(1, 1, 0);
-    let lab = Lab::start(spec.with_pods(PodWiring::Unwired)).unwrap();
-    let node = lab.host("a1").unwrap();
-    make_overlay(&node);
-    (lab, node)
-}
+use super::fixture::{SIZES, address, ip, one_node, options, version_folder};
 
 fn service(last: u8) -> ServiceKey {
     ServiceKey { address: address(Ipv4Addr::new(10, 96, 0, last)), port: [0, 80], protocol: 6, scope: 0 }
@@ -148,7 +139,7 @@ fn a_pinned_map_of_another_shape_is_refused() {
     );
     options.sizes.policy /= 2;
 
-    let maps = options.pins.join("v1/maps");
+    let maps = version_folder(&options.pins).join("maps");
     std::fs::rename(maps.join("NODES"), maps.join("BACKENDS")).unwrap();
     let error = open(&options).unwrap_err();
     assert!(matches!(&error, DatapathError::Shape { path, .. } if path.ends_with("BACKENDS")), "{error:?}");
@@ -211,7 +202,7 @@ fn an_interface_that_was_made_anew_gets_programs_of_its_own() {
     // The next process forgets what was on the interface that is gone.
     drop(datapath);
     let mut datapath = node.inside(|| Datapath::open(&options)).unwrap().unwrap();
-    let links = std::fs::read_dir(options.pins.join("v1/endpoints")).unwrap().count();
+    let links = std::fs::read_dir(version_folder(&options.pins).join("endpoints")).unwrap().count();
     assert_eq!((attached(&datapath), links), (vec!["lxc.1".to_owned()], 1));
     datapath.detach_endpoint("lxc.1").unwrap();
     datapath.detach_endpoint("lxc.1").unwrap();

@@ -33,6 +33,19 @@ fn packet(source: (Address, u16), destination: (Address, u16), protocol: u8, tcp
     }
 }
 
+/// Only whether.
+fn admit(
+    tables: &Tables,
+    endpoint: &Endpoint,
+    direction: Direction,
+    flow: &Flow,
+    peer: u32,
+    now: u64,
+    shift: u32,
+) -> Result<(), Reason> {
+    super::admit(tables, endpoint, direction, flow, peer, now, shift).map(|_| ())
+}
+
 fn allow(tables: &mut Tables, set: PolicySet, peer: u32) -> PolicyKey {
     let key = PolicyKey { set, peer, kind: PeerKind::Identity as u8, ..PolicyKey::default() };
     tables.rules.insert(key, PolicyEntry { verdict: PolicyVerdict::Allow as u8, ..PolicyEntry::default() });
@@ -68,6 +81,28 @@ fn replies_pass_and_a_rule_that_is_taken_back_ends_the_connection() {
     assert_eq!(step(&tables, &pod, true, tcp::ACK, 2), Ok(()));
     tables.rules.remove(&rule);
     assert_eq!(step(&tables, &pod, true, tcp::ACK, 3), Err(Reason::POLICY_DENIED));
+}
+
+#[test]
+fn what_a_packet_is_to_its_connection_is_told() {
+    let mut tables = Tables::default();
+    allow(&mut tables, INGRESS, PEERS[0].1);
+    let pod = ENFORCED();
+    let told = |from_peer: bool, flags: u8, now: u64| {
+        let (flow, direction) = if from_peer {
+            (packet(CLIENT, SERVER, protocol::TCP, flags), Direction::Ingress)
+        } else {
+            (packet(SERVER, CLIENT, protocol::TCP, flags), Direction::Egress)
+        };
+        super::admit(&tables, &pod, direction, &flow, PEERS[0].1, now, SHIFT)
+    };
+    let (new, noted) = (Passage::NEW.and(Passage::NOTED), Passage::REPLY.and(Passage::NOTED));
+    assert_eq!(told(true, tcp::SYN, 0), Ok(new));
+    assert_eq!(told(false, tcp::SYN | tcp::ACK, 1), Ok(noted), "the first answer");
+    assert_eq!(told(true, tcp::ACK, 2), Ok(Passage::default()));
+    assert_eq!(told(false, tcp::ACK, 3), Ok(Passage::REPLY));
+    assert_eq!(told(false, tcp::ACK, 2 * SECOND), Ok(noted), "after a while");
+    assert_eq!(told(true, tcp::FIN | tcp::ACK, 2 * SECOND), Ok(Passage::NOTED), "the end of a half");
 }
 
 #[test]

@@ -1,0 +1,124 @@
+//! The maps of the programs as typed handles.
+
+use std::fmt;
+
+use aya::Ebpf;
+use aya::maps::{Array, Map, MapData, PerCpuArray};
+use landbridge_bpf_maps::{
+    Address, CidrKey, ConnectionEntry, ConnectionKey, Direction, Endpoint, IpcacheEntry, METRICS_LEN,
+    NodeEntry, PolicyEntry, PolicyKey, Reason, TrafficCount, metrics_index,
+};
+
+use crate::error::{DatapathError, MapError};
+use crate::nodes::Nodes;
+use crate::services::{ServiceMaps, Services};
+use crate::shape::{BACKENDS, CIDRS, CONNECTIONS, ENDPOINTS, IPCACHE, METRICS, NODES, POLICY, SERVICES};
+use crate::sizes::MapSizes;
+use crate::table::{OwnedTable, Table};
+
+/// The maps of one set of programs: what they know, and what they count.
+pub struct Tables {
+    ipcache: OwnedTable<Address, IpcacheEntry>,
+    cidrs: OwnedTable<CidrKey, IpcacheEntry>,
+    endpoints: OwnedTable<Address, Endpoint>,
+    policy: OwnedTable<PolicyKey, PolicyEntry>,
+    connections: OwnedTable<ConnectionKey, ConnectionEntry>,
+    nodes: Array<MapData, NodeEntry>,
+    services: ServiceMaps,
+    metrics: PerCpuArray<MapData, TrafficCount>,
+}
+
+impl Tables {
+    /// Takes the maps out of an object. Returns nothing if services contradict each other.
+    pub(crate) fn take(object: &mut Ebpf, sizes: &MapSizes) -> Result<Option<Self>, DatapathError> {
+        let services = OwnedTable::new(SERVICES, sizes.services, take(object, SERVICES)?)?;
+        let backends = Array::try_from(take(object, BACKENDS)?).map_err(MapError::reading(BACKENDS))?;
+        let Some(services) = ServiceMaps::new(services, backends)? else { return Ok(None) };
+        Ok(Some(Self {
+            ipcache: OwnedTable::new(IPCACHE, sizes.ipcache, take(object, IPCACHE)?)?,
+            cidrs: OwnedTable::new(CIDRS, sizes.cidrs, take(object, CIDRS)?)?,
+            endpoints: OwnedTable::new(ENDPOINTS, sizes.endpoints, take(object, ENDPOINTS)?)?,
+            policy: OwnedTable::new(POLICY, sizes.policy, take(object, POLICY)?)?,
+            connections: OwnedTable::new(CONNECTIONS, sizes.connections, take(object, CONNECTIONS)?)?,
+            nodes: Array::try_from(take(object, NODES)?).map_err(MapError::reading(NODES))?,
+            services,
+            metrics: PerCpuArray::try_from(take(object, METRICS)?).map_err(MapError::reading(METRICS))?,
+        }))
+    }
+
+    /// Who addresses belong to.
+    pub fn ipcache(&mut self) -> Table<'_, Address, IpcacheEntry> {
+        self.ipcache.lend()
+    }
+
+    /// Who prefixes belong to, for addresses without an entry of their own.
+    pub fn cidrs(&mut self) -> Table<'_, CidrKey, IpcacheEntry> {
+        self.cidrs.lend()
+    }
+
+    /// The pods of this node.
+    pub fn endpoints(&mut self) -> Table<'_, Address, Endpoint> {
+        self.endpoints.lend()
+    }
+
+    /// The rules of policies.
+    pub fn policy(&mut self) -> Table<'_, PolicyKey, PolicyEntry> {
+        self.policy.lend()
+    }
+
+    /// The connections that the programs remember. They write to it at any time.
+    pub fn connections(&mut self) -> Table<'_, ConnectionKey, ConnectionEntry> {
+        self.connections.lend()
+    }
+
+    /// The nodes of the mesh.
+    pub fn nodes(&mut self) -> Nodes<'_> {
+        Nodes { map: &mut self.nodes }
+    }
+
+    /// Services and their backends.
+    pub fn services(&mut self) -> Services<'_> {
+        Services { maps: &mut self.services }
+    }
+
+    /// How many packets ended so since the maps were made, over all CPUs.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`].
+    pub fn count(&self, reason: Reason, direction: Direction) -> Result<TrafficCount, DatapathError> {
+        let index = metrics_index(reason, direction);
+        debug_assert!(index < METRICS_LEN);
+        let by_cpu = self.metrics.get(&index, 0).map_err(MapError::reading(METRICS))?;
+        Ok(by_cpu.iter().fold(TrafficCount::default(), |sum, count| TrafficCount {
+            packets: sum.packets + count.packets,
+            bytes: sum.bytes + count.bytes,
+        }))
+    }
+
+    /// What became of packets since the maps were made, over all CPUs; what never happened is left out.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`].
+    pub fn counts(&self) -> Result<Vec<(Reason, Direction, TrafficCount)>, DatapathError> {
+        let mut counts = Vec::new();
+        for reason in (0..=u8::MAX).map(Reason) {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                let sum = self.count(reason, direction)?;
+                if sum != TrafficCount::default() {
+                    counts.push((reason, direction, sum));
+                }
+            }
+        }
+        Ok(counts)
+    }
+}
+
+impl fmt::Debug for Tables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tables").finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, DatapathError> {
+    object.take_map(name).ok_or(DatapathError::Missing(name))
+}
