@@ -1,0 +1,211 @@
+//! Random packets meet random maps, in the kernel and in a model of it.
+//!
+//! ```text
+//!  seed ─► maps ──┬──► kernel's maps   packets ─► program, in the kernel ─► action, frame, mark, count ─┐
+//!                 └──► model's tables          └► model ──────────────────► the same ──────────────────┴─ equal?
+//! ```
+
+mod frames;
+mod model;
+mod world;
+
+use std::collections::BTreeMap;
+use std::env;
+
+use fastrand::Rng;
+use landbridge_bpf_loader::maps::{ConnectionEntry, ConnectionKey, Direction, Reason, TrafficCount};
+use landbridge_bpf_loader::{Build, Trial, TrialAction, TrialPacket};
+use landbridge_lab::requirement::{Requirement, met};
+
+use super::fixture::SIZES;
+use super::trial::{config, now};
+use model::{Arrival, Model};
+
+/// How many packets have to have run.
+const ENOUGH: u64 = 1_000_000;
+/// Packets that meet the same maps.
+const PER_WORLD: u64 = 500;
+/// Settings of a run: the number to replay a failure with, and how many packets if more are wanted.
+const SEED: &str = "LANDBRIDGE_FUZZ_SEED";
+const PACKETS: &str = "LANDBRIDGE_FUZZ_PACKETS";
+
+fn setting(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+}
+
+/// What is run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub(super) build: Build,
+    pub(super) programs: &'static [&'static str],
+    pub(super) seed: u64,
+    pub(super) packets: u64,
+}
+
+/// How often each program ended how.
+type Endings = BTreeMap<(&'static str, Option<(Reason, Direction)>), u64>;
+type Counts = BTreeMap<(Reason, Direction), TrafficCount>;
+
+#[test]
+fn a_million_packets_end_as_a_model_says() {
+    if !met(&[Requirement::Ebpf]) {
+        return;
+    }
+    let seed = setting(SEED).unwrap_or_else(|| fastrand::u64(..));
+    let packets = setting(PACKETS).unwrap_or_default().max(ENOUGH);
+    // Only the object for tests can be told of a tunnel.
+    let released = Plan {
+        build: Build::Released,
+        programs: &["from_pod", "to_pod", "to_overlay", "from_overlay"],
+        seed,
+        packets: packets * 4 / 5,
+    };
+    let trial =
+        Plan { build: Build::Trial(None), programs: &["from_overlay"], packets: packets / 5, ..released };
+    let endings =
+        [released, trial].map(|plan| run(&plan).unwrap_or_else(|difference| panic!("{difference}")));
+    let ran: u64 = endings.iter().flat_map(BTreeMap::values).sum();
+    assert!(ran >= ENOUGH, "only {ran} packets ran");
+    println!("{ran} packets ran, {SEED}={seed}");
+    // What never happens is not compared either.
+    for ((program, reason, direction), endings) in OFTEN
+        .iter()
+        .map(|often| (often, &endings[0]))
+        .chain(OFTEN_FROM_TUNNELS.iter().map(|often| (often, &endings[1])))
+    {
+        let times = endings.get(&(*program, Some((*reason, *direction)))).copied().unwrap_or_default();
+        let name = reason.name();
+        assert!(
+            times >= ran / 20_000,
+            "{SEED}={seed}: {program} ended as {name} {direction:?} only {times} times"
+        );
+    }
+}
+
+const IN: Direction = Direction::Ingress;
+const OUT: Direction = Direction::Egress;
+
+/// Endings that each run has to have seen often enough.
+const OFTEN: [(&str, Reason, Direction); 20] = [
+    ("from_pod", Reason::FORWARDED, OUT),
+    ("from_pod", Reason::FORWARDED, IN),
+    ("from_pod", Reason::INVALID_SOURCE, OUT),
+    ("from_pod", Reason::POLICY_DENIED, OUT),
+    ("from_pod", Reason::POLICY_DENIED, IN),
+    ("from_pod", Reason::POLICY_DENIED_BY_DENYLIST, OUT),
+    ("from_pod", Reason::POLICY_DENIED_BY_DENYLIST, IN),
+    ("from_pod", Reason::INVALID_PACKET, OUT),
+    ("from_pod", Reason::UNSUPPORTED_PROTOCOL, OUT),
+    ("from_pod", Reason::FRAGMENT_UNSUPPORTED, OUT),
+    ("from_pod", Reason::TTL_EXCEEDED, IN),
+    ("from_pod", Reason::NO_TUNNEL_ENDPOINT, OUT),
+    ("to_pod", Reason::FORWARDED, IN),
+    ("to_pod", Reason::INVALID_SOURCE, IN),
+    ("to_pod", Reason::UNKNOWN_TARGET, IN),
+    ("to_pod", Reason::POLICY_DENIED, IN),
+    ("to_overlay", Reason::FORWARDED, OUT),
+    ("to_overlay", Reason::INVALID_SOURCE, OUT),
+    ("to_overlay", Reason::NO_TUNNEL_ENDPOINT, OUT),
+    ("from_overlay", Reason::INVALID_TUNNEL_KEY, IN),
+];
+const OFTEN_FROM_TUNNELS: [(&str, Reason, Direction); 6] = [
+    ("from_overlay", Reason::FORWARDED, IN),
+    ("from_overlay", Reason::INVALID_TUNNEL_KEY, IN),
+    ("from_overlay", Reason::INVALID_IDENTITY, IN),
+    ("from_overlay", Reason::UNKNOWN_SENDER, IN),
+    ("from_overlay", Reason::UNKNOWN_TARGET, IN),
+    ("from_overlay", Reason::POLICY_DENIED, IN),
+];
+
+/// Runs random packets in both, until they differ in something.
+pub(super) fn run(plan: &Plan) -> Result<Endings, String> {
+    let Plan { build, programs, seed, packets } = *plan;
+    let mut random = Rng::with_seed(seed);
+    let mut trial = Trial::load(build, config(), &SIZES).unwrap();
+    let mut endings = Endings::new();
+    let mut counted = Counts::new();
+    let mut ran = 0;
+    while ran < packets {
+        let mut model = world::any_world(&mut random, now());
+        model.takes_told_tunnels = build != Build::Released;
+        model.counts = std::mem::take(&mut counted);
+        world::write(&mut trial, &model);
+        for _ in 0..PER_WORLD {
+            let program = world::pick(&mut random, programs);
+            let arrival = frames::any_arrival(&mut random);
+            let ending = compare(&trial, &mut model, program, &arrival)
+                .map_err(|difference| format!("{SEED}={seed}, packet {ran} of {build:?}: {difference}"))?;
+            *endings.entry((program, ending)).or_default() += 1;
+            ran += 1;
+        }
+        let differ = |what, model: &dyn std::fmt::Debug, kernel: &dyn std::fmt::Debug| {
+            let when = format!("{SEED}={seed}, before packet {ran} of {build:?}");
+            Err(format!("{when}: {what} differ\nmodel: {model:#?}\nkernel: {kernel:#?}"))
+        };
+        let (known, remembered) = (known(&model), remembered(&mut trial));
+        if known != remembered {
+            return differ("connections", &known, &remembered);
+        }
+        if model.counts != counts(&trial) {
+            return differ("counts", &model.counts, &counts(&trial));
+        }
+        counted = model.counts;
+    }
+    Ok(endings)
+}
+
+/// Runs a packet in both. Returns what it was counted as.
+fn compare(
+    trial: &Trial,
+    model: &mut Model,
+    program: &'static str,
+    arrival: &Arrival,
+) -> Result<Option<(Reason, Direction)>, String> {
+    let time = u64::try_from(now().as_nanos()).unwrap();
+    let expected = model.run(program, arrival, time);
+    let packet = TrialPacket {
+        frame: &arrival.frame,
+        interface: arrival.interface,
+        arrival_interface: arrival.came_through,
+        mark: arrival.mark,
+        tunnel: arrival.tunnel,
+    };
+    let result = trial.run(program, &packet).unwrap();
+    let counted_so = |(reason, direction)| {
+        trial.tables.count(reason, direction).unwrap() == model.counts[&(reason, direction)]
+    };
+    let same = result.action == expected.action
+        && result.mark == expected.mark
+        // Nobody sees what is left of a packet that is dropped.
+        && (result.frame == expected.frame || expected.action == TrialAction::Drop)
+        && expected.counted.is_none_or(counted_so);
+    if same {
+        return Ok(expected.counted);
+    }
+    Err(format!(
+        "{program} of {arrival:x?}\nmodel: {expected:x?}\nkernel: {result:x?}\n\
+         counted by the model {:?}\nby the kernel {:?}",
+        model.counts,
+        counts(trial)
+    ))
+}
+
+fn counts(trial: &Trial) -> Counts {
+    let counts = trial.tables.counts().unwrap().into_iter();
+    counts.map(|(reason, direction, count)| ((reason, direction), count)).collect()
+}
+
+/// A connection but for the time, which the two read one after the other.
+type Connection = (ConnectionKey, u32, u32);
+
+fn without_time((key, entry): (&ConnectionKey, &ConnectionEntry)) -> Connection {
+    (*key, entry.peer, entry.flags)
+}
+
+fn remembered(trial: &mut Trial) -> Vec<Connection> {
+    trial.tables.connections().entries().unwrap().iter().map(without_time).collect()
+}
+
+fn known(model: &Model) -> Vec<Connection> {
+    model.tables.connections.borrow().iter().map(without_time).collect()
+}

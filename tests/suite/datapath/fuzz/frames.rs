@@ -1,0 +1,138 @@
+//! Random frames: most of them nearly right, since what is all wrong is dropped at the first glance.
+
+use std::net::IpAddr;
+
+use fastrand::Rng;
+use landbridge_bpf_loader::maps::Address;
+
+use super::super::packets::{self, ICMP, ICMP6, Ip, TCP, UDP};
+use super::super::trial::INTERFACE;
+use super::model::{Arrival, TUNNEL_IS_SET};
+use super::world;
+
+/// The shortest frame that the kernel runs a program on, and the longest that is made here.
+const LEN: std::ops::RangeInclusive<usize> = 14..=300;
+
+/// A frame at a hook.
+pub(super) fn any_arrival(random: &mut Rng) -> Arrival {
+    let mut frame = match random.u8(..40) {
+        0 => packets::arp_request(),
+        1 => any_bytes(random),
+        _ => any_packet(random),
+    };
+    if random.u8(..4) == 0 {
+        mutate(random, &mut frame);
+    }
+    frame.resize(frame.len().clamp(*LEN.start(), *LEN.end()), 0);
+    let mark = match random.u8(..8) {
+        0 => TUNNEL_IS_SET,
+        1 => random.u32(..),
+        _ => 0,
+    };
+    let came_through = world::any_interface(random);
+    let tunnel = (random.u8(..8) > 0).then(|| world::any_tunnel(random));
+    Arrival { frame, interface: INTERFACE, came_through, mark, tunnel }
+}
+
+fn any_bytes(random: &mut Rng) -> Vec<u8> {
+    let len = random.usize(LEN);
+    std::iter::repeat_with(|| random.u8(..)).take(len).collect()
+}
+
+fn any_packet(random: &mut Rng) -> Vec<u8> {
+    let mut source =
+        if random.u8(..3) == 0 { world::any_address(random) } else { world::pod_address(random) };
+    let destination = world::any_address(random);
+    if source.ipv4().is_some() != destination.ipv4().is_some() {
+        source = destination;
+    }
+    let ip = any_ip(random, source, destination);
+    ip.frame(&any_payload(random, &ip, 1))
+}
+
+fn any_ip(random: &mut Rng, source: Address, destination: Address) -> Ip {
+    let mut ip = Ip::new(IpAddr::from(source), IpAddr::from(destination), world::any_protocol(random));
+    ip.ttl = world::pick(random, &[0, 1, 2, 64, 64, 255]);
+    if random.u8(..8) == 0 {
+        ip.options = random.u8(..11);
+    }
+    ip.fragment = match random.u8(..16) {
+        0 => random.u16(..),
+        1 => 0x2000,
+        2 => random.u16(1..0x2000),
+        3..8 => 0x4000,
+        _ => 0,
+    };
+    if random.u8(..32) == 0 {
+        ip.protocol = random.u8(..);
+    }
+    ip
+}
+
+/// What a packet with this header may have in it; `depth` is how deep errors may quote.
+fn any_payload(random: &mut Rng, ip: &Ip, depth: u8) -> Vec<u8> {
+    let [source, destination] = [(); 2].map(|()| u16::from_be_bytes(world::any_port(random)));
+    let mut payload = match ip.protocol {
+        TCP => {
+            let flags = [
+                packets::SYN,
+                packets::SYN | packets::ACK,
+                packets::ACK,
+                packets::FIN | packets::ACK,
+                packets::RST,
+            ];
+            let flags = world::pick(random, &flags);
+            packets::tcp(source, destination, flags, b"data")
+        }
+        UDP => packets::udp(source, destination, b"data"),
+        ICMP | ICMP6 if depth > 0 && random.bool() => {
+            let kind = world::pick(random, &[1, 2, 3, 4, 11, 12]);
+            // Most errors go to whom they concern.
+            let called = world::any_address(random);
+            let mut quoted = any_ip(random, Address::from(ip.destination), called);
+            if quoted.source.is_ipv4() != quoted.destination.is_ipv4() {
+                quoted.destination = quoted.source;
+            }
+            if random.u8(..8) == 0 {
+                std::mem::swap(&mut quoted.source, &mut quoted.destination);
+            }
+            let inner = quoted.packet(&any_payload(random, &quoted, depth - 1));
+            let rest = [0, 0, 5, 0xdc];
+            packets::icmp(kind, random.u8(..5), rest, &inner[..random.usize(..=inner.len())])
+        }
+        ICMP | ICMP6 => {
+            let kind = world::pick(random, &[0, 8, 13, 14, 128, 129, 133, 135, 136]);
+            let [a, b] = source.to_be_bytes();
+            packets::icmp(kind, 0, [a, b, 0, 1], b"ping")
+        }
+        _ => {
+            let mut payload = packets::udp(source, destination, b"data");
+            payload.truncate(random.usize(..payload.len()));
+            payload
+        }
+    };
+    if random.u8(..16) == 0 {
+        payload.truncate(random.usize(..=payload.len()));
+    }
+    payload
+}
+
+/// Makes a few bytes wrong, or cuts something off.
+fn mutate(random: &mut Rng, frame: &mut Vec<u8>) {
+    for _ in 0..random.u8(1..4) {
+        if frame.is_empty() {
+            return;
+        }
+        // Headers are where it matters.
+        let end = if random.bool() { frame.len().min(58) } else { frame.len() };
+        let place = random.usize(..end);
+        match random.u8(..8) {
+            0 => frame.truncate(place),
+            1 => frame.insert(place, random.u8(..)),
+            2 => drop(frame.remove(place)),
+            3 => frame[place] = world::pick(random, &[0, 1, 0x7f, 0x80, 0xff]),
+            4 => frame[place] = random.u8(..),
+            _ => frame[place] ^= 1 << random.u8(..8),
+        }
+    }
+}
