@@ -83,7 +83,7 @@ fn obey(order: &str) {
 }
 
 /// What a process of the pod saw.
-fn ask(pod: &Host, order: &str) -> String {
+pub(super) fn ask(pod: &Host, order: &str) -> String {
     let mut command = pod.command(env::current_exe().unwrap()).unwrap();
     let output = command.args(["--exact", TEST, "--nocapture"]).env(ORDER, order).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -92,7 +92,7 @@ fn ask(pod: &Host, order: &str) -> String {
 }
 
 /// A server in a host that says its name to whoever comes, by TCP and UDP. Returns its port.
-fn named_server(host: &Host, at: Ipv4Addr, name: &'static str) -> u16 {
+pub(super) fn named_server(host: &Host, at: Ipv4Addr, name: &'static str) -> u16 {
     let (tcp, udp) = host
         .inside(|| {
             let tcp = TcpListener::bind((at, 0))?;
