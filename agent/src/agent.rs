@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use landbridge_agent_mesh::Local;
 use landbridge_bpf_loader::maps::NodeConfig;
-use landbridge_bpf_loader::{Datapath, DatapathOptions, MapSizes};
+use landbridge_bpf_loader::{Datapath, DatapathOptions, Kernel, MapSizes};
 use landbridge_kvstore_client::KvClient;
 use landbridge_kvstore_schema::{Keyspace, Node, Origin, RecordName};
 use tokio::sync::{mpsc, watch};
@@ -65,6 +65,11 @@ impl Agent {
 
         let network = NodeNetwork::set_up(&netlink, &config.uplink, cidr).await?;
         let datapath = block_in_place(|| Datapath::open(&datapath_options(&config, cidr)))?;
+        let Kernel { release, lacks } = datapath.kernel();
+        for feature in lacks {
+            let instead = feature.fallback().unwrap_or_default();
+            warn!(kernel = release, lacks = %feature, instead, "the kernel lacks something that the datapath can do without");
+        }
         let (events, feed_events) = mpsc::channel(EVENT_QUEUE_LEN);
         let (targets, probed) = watch::channel(Targets::new());
         let (health, health_reports) =
@@ -193,5 +198,6 @@ fn datapath_options(config: &Config, cidr: PodCidr) -> DatapathOptions {
             ..NodeConfig::default()
         },
         sizes: MapSizes::default(),
+        attachment: config.attachment,
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use landbridge_bpf_loader::Attachment;
 use landbridge_kvstore_client::{ClientOptions, TlsFiles};
 use landbridge_kvstore_schema::{ClusterId, ClusterName, InvalidClusterId, MaxClusters, ObjectName};
 
@@ -61,9 +62,23 @@ pub struct Args {
     /// Interface that leads to other nodes.
     #[arg(long, env = "LANDBRIDGE_AGENT_UPLINK")]
     uplink: String,
+    /// How programs are held at interfaces: `auto` for the newest way that the kernel has, `clsact` for the older one.
+    #[arg(long, env = "LANDBRIDGE_AGENT_TC", default_value = "auto")]
+    tc: TcMode,
     /// What to log, and how.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// How programs are held at interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum TcMode {
+    /// As the kernel can.
+    Auto,
+    /// By tcx links, of Linux 6.6 and newer.
+    Tcx,
+    /// As filters of a clsact qdisc.
+    Clsact,
 }
 
 /// The settings of an agent.
@@ -87,6 +102,8 @@ pub struct Config {
     pub cgroup: PathBuf,
     /// Interface that leads to other nodes.
     pub uplink: String,
+    /// How programs are held at interfaces; nothing for the newest way that the kernel has.
+    pub attachment: Option<Attachment>,
 }
 
 impl TryFrom<Args> for Config {
@@ -109,6 +126,11 @@ impl TryFrom<Args> for Config {
             bpf_dir: args.bpf_dir,
             cgroup: args.cgroup,
             uplink: args.uplink,
+            attachment: match args.tc {
+                TcMode::Auto => None,
+                TcMode::Tcx => Some(Attachment::Tcx),
+                TcMode::Clsact => Some(Attachment::Clsact),
+            },
         })
     }
 }

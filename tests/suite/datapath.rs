@@ -4,6 +4,7 @@ mod events;
 pub(super) mod fixture;
 mod fuzz;
 mod maps;
+mod older_way;
 mod overlay;
 mod packets;
 mod planted;

@@ -9,14 +9,18 @@ use landbridge_bpf_maps::{NodeConfig, SCHEMA};
 
 use crate::error::DatapathError;
 use crate::events::Events;
-use crate::hooks::{self, ENDPOINT_PROGRAMS, OVERLAY_PROGRAMS};
+use crate::hooks::{self, Attachment, ENDPOINT_PROGRAMS, OVERLAY_PROGRAMS};
 use crate::object::Build;
+use crate::probes::{Feature, Kernel};
 use crate::shape;
 use crate::sizes::MapSizes;
 use crate::tables::Tables;
 
 /// The constants of the programs.
 const CONFIG: &str = "CONFIG";
+/// Folders of links.
+const OVERLAY: &str = "overlay";
+const ENDPOINTS: &str = "endpoints";
 
 /// Where a datapath goes.
 #[derive(Clone, Debug)]
@@ -31,6 +35,8 @@ pub struct DatapathOptions {
     pub config: NodeConfig,
     /// How large the maps are.
     pub sizes: MapSizes,
+    /// How programs are held at interfaces; nothing for the newest way that the kernel has.
+    pub attachment: Option<Attachment>,
 }
 
 /// The programs of a node and their maps.
@@ -42,6 +48,8 @@ pub struct Datapath {
     pins: PathBuf,
     tables: Tables,
     events: Option<Events>,
+    kernel: Kernel,
+    attachment: Attachment,
 }
 
 impl Datapath {
@@ -60,30 +68,38 @@ impl Datapath {
     /// Likewise.
     #[cfg_attr(not(feature = "trial"), expect(unreachable_pub, reason = "for tests"))]
     pub fn open_build(options: &DatapathOptions, build: Build) -> Result<Self, DatapathError> {
-        let config =
-            NodeConfig { overlay_interface: hooks::index_of(&options.overlay_interface)?, ..options.config };
+        let kernel = Kernel::probe()?;
+        let newest = if kernel.has(Feature::TcxLinks) { Attachment::Tcx } else { Attachment::Clsact };
+        let attachment = options.attachment.unwrap_or(newest);
+        let plain_refusal = if kernel.has(Feature::SocketErrors) { 0 } else { NodeConfig::PLAIN_REFUSAL };
+        let config = NodeConfig {
+            flags: options.config.flags | plain_refusal,
+            overlay_interface: hooks::index_of(&options.overlay_interface)?,
+            ..options.config
+        };
         let pins = version_folder(&options.pins);
         let mut object = load_pinned(build, &pins.join("maps"), config, &options.sizes)?;
         hooks::load_programs(&mut object)?;
         let tables = Tables::take(&mut object, &options.sizes)?
             .ok_or_else(|| DatapathError::Services(options.pins.clone()))?;
         let events = Some(Events::take(&mut object)?);
-        let mut datapath = Self { object, pins, tables, events };
+        let mut datapath = Self { object, pins, tables, events, kernel, attachment };
         datapath.attach(options)?;
         Ok(datapath)
     }
 
     fn attach(&mut self, options: &DatapathOptions) -> Result<(), DatapathError> {
         let endpoints = self.endpoint_links();
-        hooks::refresh(&mut self.object, &endpoints, &ENDPOINT_PROGRAMS)?;
-        let overlay = self.pins.join("overlay");
+        hooks::refresh(&mut self.object, &endpoints, &ENDPOINT_PROGRAMS, self.attachment)?;
+        let overlay = self.pins.join(OVERLAY);
         let current = hooks::attach_interface(
             &mut self.object,
             &overlay,
             &options.overlay_interface,
             &OVERLAY_PROGRAMS,
+            self.attachment,
         )?;
-        hooks::remove_others(&overlay, &current)?;
+        hooks::remove_others(&overlay, &current, &OVERLAY_PROGRAMS)?;
         hooks::attach_cgroup(&mut self.object, &self.pins.join("cgroup"), &options.cgroup)
     }
 
@@ -94,7 +110,8 @@ impl Datapath {
     /// until then is detached again.
     pub fn attach_endpoint(&mut self, interface: &str) -> Result<(), DatapathError> {
         let links = self.endpoint_links();
-        hooks::attach_interface(&mut self.object, &links, interface, &ENDPOINT_PROGRAMS).map(drop)
+        let attachment = self.attachment;
+        hooks::attach_interface(&mut self.object, &links, interface, &ENDPOINT_PROGRAMS, attachment).map(drop)
     }
 
     /// Detaches the programs of a pod. Does nothing if there are none, or if the interface is gone.
@@ -106,7 +123,7 @@ impl Datapath {
         let of_interface = folders
             .iter()
             .filter(|folder| hooks::interface_of(folder).is_some_and(|(name, _)| name == interface));
-        of_interface.into_iter().try_for_each(|folder| hooks::remove_folder(folder))
+        of_interface.into_iter().try_for_each(|folder| hooks::remove_interface(folder, &ENDPOINT_PROGRAMS))
     }
 
     /// The interfaces with the programs of a pod, those that are gone left out.
@@ -117,12 +134,22 @@ impl Datapath {
         let folders = hooks::folders(&self.endpoint_links())?;
         let whole = folders
             .iter()
-            .filter(|folder| ENDPOINT_PROGRAMS.iter().all(|(name, _)| folder.join(name).exists()));
+            .filter(|folder| ENDPOINT_PROGRAMS.iter().all(|program| hooks::is_attached(*program, folder)));
         let interfaces = whole.filter_map(|folder| hooks::interface_of(folder));
-        let here = interfaces.filter(|(name, index)| hooks::index_of(name).is_ok_and(|now| now == *index));
+        let here = interfaces.filter(|(name, index)| hooks::is_here(name, *index));
         let mut names: Vec<String> = here.map(|(name, _)| name).collect();
         names.sort();
         Ok(names)
+    }
+
+    /// The kernel that it runs on.
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// How programs are held at interfaces.
+    pub fn attachment(&self) -> Attachment {
+        self.attachment
     }
 
     /// What the programs tell, for the one who asks first: its owner may be another task than the maps'.
@@ -147,13 +174,20 @@ impl Datapath {
     /// open keep the maps.
     ///
     /// # Errors
-    /// [`DatapathError::Folder`].
+    /// [`DatapathError::Detach`], [`DatapathError::Folder`].
     pub fn remove(pins: &Path) -> Result<(), DatapathError> {
-        hooks::folders(pins)?.iter().try_for_each(|folder| hooks::remove_folder(folder))
+        for version in hooks::folders(pins)? {
+            for (links, programs) in [(OVERLAY, OVERLAY_PROGRAMS), (ENDPOINTS, ENDPOINT_PROGRAMS)] {
+                let folders = hooks::folders(&version.join(links))?;
+                folders.iter().try_for_each(|folder| hooks::remove_interface(folder, &programs))?;
+            }
+            hooks::remove_folder(&version)?;
+        }
+        Ok(())
     }
 
     fn endpoint_links(&self) -> PathBuf {
-        self.pins.join("endpoints")
+        self.pins.join(ENDPOINTS)
     }
 }
 

@@ -8,6 +8,7 @@ use aya::pin::PinError;
 use aya::programs::ProgramError;
 use aya::programs::links::LinkError;
 
+use crate::probes::Feature;
 use crate::shape::MapShape;
 
 /// Why the datapath is not in place.
@@ -67,7 +68,7 @@ pub enum DatapathError {
         source: io::Error,
     },
     /// A program cannot be attached.
-    #[error("cannot attach program {program} to {target:?} (this takes tcx links, of Linux 6.6 or newer)")]
+    #[error("cannot attach program {program} to {target:?}")]
     Attach {
         /// The program.
         program: &'static str,
@@ -75,6 +76,32 @@ pub enum DatapathError {
         target: String,
         /// The kernel's answer.
         source: ProgramError,
+    },
+    /// A program cannot be detached.
+    #[error("cannot detach program {program} from {interface:?}")]
+    Detach {
+        /// The program.
+        program: &'static str,
+        /// The interface, as the calling thread sees it.
+        interface: String,
+        /// The kernel's answer.
+        source: ProgramError,
+    },
+    /// The kernel is too old.
+    #[error("the kernel is {release}, and the programs need Linux 5.15 or newer")]
+    OldKernel {
+        /// Its release, as `uname -r` has it.
+        release: String,
+    },
+    /// The kernel lacks something that there is no way without.
+    #[error(
+        "the kernel {release} has no {feature}, which the programs need: choose one that is built with it"
+    )]
+    Lacks {
+        /// Its release, as `uname -r` has it.
+        release: String,
+        /// What it lacks.
+        feature: Feature,
     },
     /// A pinned link cannot be pointed at this process's program.
     #[error("cannot replace program {program} of the pinned link {path}")]

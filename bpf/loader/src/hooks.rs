@@ -1,7 +1,8 @@
 //! Which program goes where, and the links that keep it there.
 //!
 //! A pinned link is pointed at this process's program; only where there is none, or where what it was attached to is
-//! gone, a new one is made. So a hook is never without its program, and never has two.
+//! gone, a new one is made. So a hook is never without its program, and never has two, but for the moment in which one that
+//! is attached the older way ([`filters`](crate::filters)) takes over from a link, or a link from it.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,6 +18,7 @@ use aya::programs::{
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
 use crate::error::DatapathError;
+use crate::filters;
 use crate::link::replace_program;
 
 /// On the cgroup of the node.
@@ -33,6 +35,15 @@ pub(crate) const ENDPOINT_PROGRAMS: [InterfaceProgram; 2] =
 const VERIFIER_LINES: usize = 12;
 
 pub(crate) type InterfaceProgram = (&'static str, TcAttachType);
+
+/// How programs are held at interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// By tcx links, of Linux 6.6 and newer.
+    Tcx,
+    /// As filters of a clsact qdisc, the older way.
+    Clsact,
+}
 
 /// Loads every program into the kernel, so that nothing is attached if one is refused.
 pub(crate) fn load_programs(object: &mut Ebpf) -> Result<(), DatapathError> {
@@ -75,7 +86,7 @@ pub(crate) fn attach_cgroup(object: &mut Ebpf, links: &Path, cgroup: &Path) -> R
             pin(link.try_into().map_err(|source| DatapathError::Link { program: name, source })?, path)?;
         }
     }
-    remove_others(links, &folder)
+    remove_others(links, &folder, &[])
 }
 
 /// Attaches programs to an interface, with their links in a folder of `links`, which is returned. If one cannot be
@@ -85,19 +96,19 @@ pub(crate) fn attach_interface(
     links: &Path,
     interface: &str,
     programs: &[InterfaceProgram],
+    attachment: Attachment,
 ) -> Result<PathBuf, DatapathError> {
     let folder = links.join(folder_name(interface, index_of(interface)?));
     make_folder(&folder)?;
     let mut fresh = Vec::new();
-    for (name, hook) in programs {
-        let path = folder.join(name);
-        match attach_classifier(object, name, *hook, interface, &path) {
-            Ok(true) => fresh.push(path),
+    for program in programs {
+        match attach_classifier(object, *program, interface, &folder, attachment) {
+            Ok(true) => fresh.push(*program),
             Ok(false) => {}
             Err(error) => {
-                for path in fresh {
+                for program in fresh {
                     // The error that is returned says more than a second one would.
-                    let _ = fs::remove_file(path);
+                    let _ = detach_classifier(program, &folder);
                 }
                 return Err(error);
             }
@@ -112,18 +123,12 @@ pub(crate) fn refresh(
     object: &mut Ebpf,
     links: &Path,
     programs: &[InterfaceProgram],
+    attachment: Attachment,
 ) -> Result<(), DatapathError> {
     for folder in folders(links)? {
         let mut attached = false;
-        for (name, _) in programs {
-            let refused = |source| DatapathError::Attach {
-                program: name,
-                target: folder.display().to_string(),
-                source,
-            };
-            let program = object.program_mut(name).ok_or(DatapathError::Missing(name))?;
-            let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
-            attached |= point_at(&folder.join(name), name, program.fd().map_err(refused)?)?;
+        for program in programs {
+            attached |= refresh_classifier(object, *program, &folder, attachment)?;
         }
         if !attached {
             remove_folder(&folder)?;
@@ -132,25 +137,74 @@ pub(crate) fn refresh(
     Ok(())
 }
 
-/// Returns whether a new link was made.
-fn attach_classifier(
+/// Puts this process's program where one was attached before. False if there was none.
+fn refresh_classifier(
     object: &mut Ebpf,
-    name: &'static str,
-    hook: TcAttachType,
-    interface: &str,
-    path: &Path,
+    program: InterfaceProgram,
+    folder: &Path,
+    attachment: Attachment,
 ) -> Result<bool, DatapathError> {
-    let refused = |source| DatapathError::Attach { program: name, target: interface.to_owned(), source };
-    let program = object.program_mut(name).ok_or(DatapathError::Missing(name))?;
-    let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
-    if point_at(path, name, program.fd().map_err(refused)?)? {
+    let (name, _) = program;
+    let link = folder.join(name);
+    let is_link = link.exists();
+    if is_link && attachment == Attachment::Tcx {
+        return point_at(&link, name, classifier(object, name)?.fd().map_err(not_attached(name, folder))?);
+    }
+    if !is_link && !filters::note(folder, name).exists() {
         return Ok(false);
     }
-    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let id = program.attach_with_options(interface, hook, options).map_err(refused)?;
-    let link = program.take_link(id).map_err(refused)?;
-    pin(link.try_into().map_err(|source| DatapathError::Link { program: name, source })?, path.to_owned())?;
-    Ok(true)
+    // The other way, or a filter: these go by the interface.
+    let here = interface_of(folder).filter(|(interface, index)| is_here(interface, *index));
+    let Some((interface, _)) = here else { return Ok(false) };
+    attach_classifier(object, program, &interface, folder, attachment).map(|_| true)
+}
+
+fn classifier<'a>(
+    object: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, DatapathError> {
+    match object.program_mut(name) {
+        Some(Program::SchedClassifier(program)) => Ok(program),
+        _ => Err(DatapathError::Missing(name)),
+    }
+}
+
+fn not_attached(program: &'static str, target: &Path) -> impl Fn(ProgramError) -> DatapathError {
+    move |source| DatapathError::Attach { program, target: target.display().to_string(), source }
+}
+
+/// Returns whether nothing was attached before. What was attached the other way is detached.
+fn attach_classifier(
+    object: &mut Ebpf,
+    program: InterfaceProgram,
+    interface: &str,
+    folder: &Path,
+    attachment: Attachment,
+) -> Result<bool, DatapathError> {
+    let (name, hook) = program;
+    let link = folder.join(name);
+    let loaded = classifier(object, name)?;
+    if attachment == Attachment::Clsact {
+        let is_new = filters::attach(loaded, program, interface, folder)?;
+        remove_pin(&link)?;
+        return Ok(is_new);
+    }
+    let refused = not_attached(name, Path::new(interface));
+    let is_new = !point_at(&link, name, loaded.fd().map_err(&refused)?)?;
+    if is_new {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let id = loaded.attach_with_options(interface, hook, options).map_err(&refused)?;
+        let new = loaded.take_link(id).map_err(&refused)?;
+        pin(new.try_into().map_err(|source| DatapathError::Link { program: name, source })?, link)?;
+    }
+    filters::detach(program, folder)?;
+    Ok(is_new)
+}
+
+/// Detaches a program, whichever way it was attached.
+fn detach_classifier(program: InterfaceProgram, folder: &Path) -> Result<(), DatapathError> {
+    filters::detach(program, folder)?;
+    remove_pin(&folder.join(program.0))
 }
 
 /// Points the pinned link at a program. False if there is none; one whose interface or cgroup is gone is deleted.
@@ -210,6 +264,32 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), DatapathError> {
     })
 }
 
+/// Whether the interface is there, and is the one that had this number.
+pub(crate) fn is_here(interface: &str, index: u32) -> bool {
+    index_of(interface).is_ok_and(|now| now == index)
+}
+
+/// Whether a program is attached, as far as the folder knows.
+pub(crate) fn is_attached((name, _): InterfaceProgram, folder: &Path) -> bool {
+    folder.join(name).exists() || filters::note(folder, name).exists()
+}
+
+/// Deletes a folder of an interface, which detaches its programs.
+pub(crate) fn remove_interface(folder: &Path, programs: &[InterfaceProgram]) -> Result<(), DatapathError> {
+    programs.iter().try_for_each(|program| filters::detach(*program, folder))?;
+    remove_folder(folder)
+}
+
+/// Deletes a pin, if there is one.
+pub(crate) fn remove_pin(path: &Path) -> Result<(), DatapathError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(DatapathError::Folder { action: "delete", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Deletes a folder of pins, which detaches what only they keep attached.
 pub(crate) fn remove_folder(path: &Path) -> Result<(), DatapathError> {
     match fs::remove_dir_all(path) {
@@ -220,9 +300,15 @@ pub(crate) fn remove_folder(path: &Path) -> Result<(), DatapathError> {
     }
 }
 
-/// Deletes all folders of `links` but one.
-pub(crate) fn remove_others(links: &Path, kept: &Path) -> Result<(), DatapathError> {
-    folders(links)?.iter().filter(|folder| *folder != kept).try_for_each(|folder| remove_folder(folder))
+/// Deletes all folders of `links` but one, with what is attached by `programs`.
+pub(crate) fn remove_others(
+    links: &Path,
+    kept: &Path,
+    programs: &[InterfaceProgram],
+) -> Result<(), DatapathError> {
+    let folders = folders(links)?;
+    let mut others = folders.iter().filter(|folder| *folder != kept);
+    others.try_for_each(|folder| remove_interface(folder, programs))
 }
 
 fn last_lines(text: &str, count: usize) -> String {

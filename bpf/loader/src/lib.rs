@@ -20,10 +20,12 @@
 mod datapath;
 mod error;
 mod events;
+mod filters;
 mod hooks;
 mod link;
 mod nodes;
 mod object;
+mod probes;
 mod runs;
 mod services;
 mod shape;
@@ -36,10 +38,12 @@ mod trial;
 pub use datapath::{Datapath, DatapathOptions};
 pub use error::{DatapathError, MapError};
 pub use events::{Events, Interest, LostEvents};
+pub use hooks::Attachment;
 pub use landbridge_bpf_maps as maps;
 pub use nodes::Nodes;
 #[cfg(feature = "trial")]
 pub use object::Build;
+pub use probes::{Feature, Kernel};
 pub use services::Services;
 pub use shape::MapShape;
 pub use sizes::MapSizes;

@@ -16,6 +16,11 @@ pub struct NodeConfig {
     pub cluster: u32,
     /// How many bits of an identity are below the cluster's id: 16 in a mesh of 255 clusters, 15 in one of 511.
     pub cluster_shift: u32,
-    /// 0; for later use.
+    /// What is on: [`NodeConfig::PLAIN_REFUSAL`] and others.
     pub flags: u32,
+}
+
+impl NodeConfig {
+    /// Programs of sockets cannot choose the error that an application gets.
+    pub const PLAIN_REFUSAL: u32 = 1 << 31;
 }

@@ -19,7 +19,7 @@ use landbridge_bpf_maps::{Address, Direction, Reason, ServiceKey, SocketService,
 use landbridge_bpf_verdict::packet::protocol;
 
 use crate::metrics::count;
-use crate::tables::{backend, service};
+use crate::tables::{backend, has_socket_errors, service};
 
 #[btf_map]
 static SOCKET_SERVICE: SkStorage<SocketService> = SkStorage::new();
@@ -104,8 +104,10 @@ fn translate(ctx: &SockAddrContext, family: Family, connects: bool) -> i32 {
     let chosen = chosen.filter(|chosen| family == Family::V6 || chosen.address.ipv4().is_some());
     let Some(chosen) = chosen else {
         count(Reason::NO_SERVICE_BACKEND, Direction::Egress, 0);
-        // SAFETY: the helper takes a number.
-        unsafe { bpf_set_retval(-ECONNREFUSED) };
+        if has_socket_errors() {
+            // SAFETY: the helper takes a number.
+            unsafe { bpf_set_retval(-ECONNREFUSED) };
+        }
         return REFUSE;
     };
     let mut translation = SocketService {

@@ -113,6 +113,12 @@ pub fn overlay_interface() -> u32 {
     config!(overlay_interface)
 }
 
+/// Whether programs of sockets can choose the error that an application gets.
+#[inline(always)]
+pub fn has_socket_errors() -> bool {
+    config!(flags) & NodeConfig::PLAIN_REFUSAL == 0
+}
+
 /// Whether an address is the one that pods use as their gateway, or the one that is probed.
 #[inline(always)]
 pub fn is_of_this_node(address: &Address) -> bool {

@@ -13,7 +13,7 @@ use landbridge_bpf_loader::maps::{
     Address, CidrKey, Direction, Endpoint, IPV4_PREFIX_BITS, IpcacheEntry, NodeConfig, NodeEntry, NodeNumber,
     PeerKind, PolicyEntry, PolicyKey, PolicySet, PolicyVerdict, Reason, SCHEMA, identity,
 };
-use landbridge_bpf_loader::{Build, Datapath, DatapathOptions, MapSizes};
+use landbridge_bpf_loader::{Attachment, Build, Datapath, DatapathOptions, MapSizes};
 use landbridge_lab::{Host, Lab, LabName, LabSpec, PodWiring};
 
 const OVERLAY: &str = "lb_vxlan";
@@ -115,6 +115,14 @@ pub(crate) fn options(host: &Host, cluster: u32) -> DatapathOptions {
     options_at(pins, host.cgroup().to_owned(), v4(addresses.router()), v4(addresses.health()), cluster)
 }
 
+/// Set where the tests are to run the older way, see [`older_way`](super::older_way).
+pub(super) const OLDER_WAY: &str = "LANDBRIDGE_TEST_OLDER_WAY";
+
+/// How programs are held at interfaces.
+fn attachment() -> Option<Attachment> {
+    std::env::var_os(OLDER_WAY).map(|_| Attachment::Clsact)
+}
+
 /// The folder of the pins that this version makes.
 pub(super) fn version_folder(pins: &Path) -> PathBuf {
     pins.join(format!("v{SCHEMA}"))
@@ -129,7 +137,14 @@ pub(super) fn options_at(
 ) -> DatapathOptions {
     let (router, health) = (router.into(), health.into());
     let config = NodeConfig { router, health, overlay_interface: 0, cluster, cluster_shift: SHIFT, flags: 0 };
-    DatapathOptions { pins, cgroup, overlay_interface: OVERLAY.to_owned(), config, sizes: SIZES }
+    DatapathOptions {
+        pins,
+        cgroup,
+        overlay_interface: OVERLAY.to_owned(),
+        config,
+        sizes: SIZES,
+        attachment: attachment(),
+    }
 }
 
 /// Connects a pod to its node: `number` counts from 1.
