@@ -13,3 +13,4 @@ mod reasons;
 mod services;
 mod takeover;
 mod trial;
+mod versions;

@@ -47,6 +47,12 @@ impl Reconciler {
             }
         }
         self.unwritten = outcome.failed;
+        if outcome.failed == 0
+            && let Err(error) = self.maps.datapath.take_over()
+        {
+            warn!(error = chain(&error), "an older version's programs are in place still, trying again");
+            self.dirty = true;
+        }
         self.dirty |= outcome.failed > 0;
         let problems: BTreeSet<Problem> = self.mesh.problems().into_iter().collect();
         for problem in problems.difference(&self.problems) {

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
 use aya::{Ebpf, EbpfLoader};
-use landbridge_bpf_maps::{NodeConfig, SCHEMA};
+use landbridge_bpf_maps::NodeConfig;
 
 use crate::error::DatapathError;
 use crate::events::Events;
@@ -15,6 +15,7 @@ use crate::probes::{Feature, Kernel};
 use crate::shape;
 use crate::sizes::MapSizes;
 use crate::tables::Tables;
+use crate::versions::{self, MAPS};
 
 /// The constants of the programs.
 const CONFIG: &str = "CONFIG";
@@ -50,11 +51,16 @@ pub struct Datapath {
     events: Option<Events>,
     kernel: Kernel,
     attachment: Attachment,
+    /// Where it is.
+    options: DatapathOptions,
+    /// Pins of older versions, whose programs are in place still.
+    older: Vec<(u32, PathBuf)>,
 }
 
 impl Datapath {
     /// Loads the programs and attaches them to the cgroup and to the tunnel interface. Where a process before this one
-    /// did so, its maps are taken over as they are, and its programs are replaced one by one, those of endpoints too.
+    /// did so, its maps are taken over as they are, and its programs are replaced one by one, those of endpoints too. If
+    /// that process was of an older version, its programs go on with its maps until [`Datapath::take_over`].
     ///
     /// # Errors
     /// [`DatapathError`]; nothing is attached or replaced unless all programs are loaded.
@@ -77,18 +83,44 @@ impl Datapath {
             overlay_interface: hooks::index_of(&options.overlay_interface)?,
             ..options.config
         };
-        let pins = version_folder(&options.pins);
-        let mut object = load_pinned(build, &pins.join("maps"), config, &options.sizes)?;
+        let pins = versions::folder(&options.pins);
+        let older = versions::older(&options.pins)?;
+        older.iter().try_for_each(|older| versions::inherit(older, &pins, &options.sizes))?;
+        let mut object = load_pinned(build, &pins.join(MAPS), config, &options.sizes)?;
         hooks::load_programs(&mut object)?;
         let tables = Tables::take(&mut object, &options.sizes)?
             .ok_or_else(|| DatapathError::Services(options.pins.clone()))?;
         let events = Some(Events::take(&mut object)?);
-        let mut datapath = Self { object, pins, tables, events, kernel, attachment };
-        datapath.attach(options)?;
+        let mut datapath =
+            Self { object, pins, tables, events, kernel, attachment, older, options: options.clone() };
+        if datapath.older.is_empty() {
+            datapath.attach()?;
+        }
         Ok(datapath)
     }
 
-    fn attach(&mut self, options: &DatapathOptions) -> Result<(), DatapathError> {
+    /// Whether the programs of an older version are in place, with maps of their own, until [`Datapath::take_over`].
+    pub fn is_preparing(&self) -> bool {
+        !self.older.is_empty()
+    }
+
+    /// Puts this version's programs in the place of an older one's, whose pins are deleted. Call it when the maps are
+    /// filled, since what the older ones held is not in them. Does nothing if there is no older version.
+    ///
+    /// # Errors
+    /// [`DatapathError`]; it can be called again then.
+    pub fn take_over(&mut self) -> Result<(), DatapathError> {
+        if self.older.is_empty() {
+            return Ok(());
+        }
+        self.attach()?;
+        versions::forget(&self.older)?;
+        self.older.clear();
+        Ok(())
+    }
+
+    fn attach(&mut self) -> Result<(), DatapathError> {
+        let options = self.options.clone();
         let endpoints = self.endpoint_links();
         hooks::refresh(&mut self.object, &endpoints, &ENDPOINT_PROGRAMS, self.attachment)?;
         let overlay = self.pins.join(OVERLAY);
@@ -103,13 +135,17 @@ impl Datapath {
         hooks::attach_cgroup(&mut self.object, &self.pins.join("cgroup"), &options.cgroup)
     }
 
-    /// Attaches the programs of a pod to the node's side of its interface. Does nothing if they are there.
+    /// Attaches the programs of a pod to the node's side of its interface. Does nothing if they are there, be it an older
+    /// version's that are to be replaced yet.
     ///
     /// # Errors
     /// [`DatapathError::NoInterface`], [`DatapathError::Attach`], or what has to do with pins; what the call attached
     /// until then is detached again.
     pub fn attach_endpoint(&mut self, interface: &str) -> Result<(), DatapathError> {
         let links = self.endpoint_links();
+        if self.is_preparing() && self.attached_endpoints()?.iter().any(|attached| attached == interface) {
+            return Ok(());
+        }
         let attachment = self.attachment;
         hooks::attach_interface(&mut self.object, &links, interface, &ENDPOINT_PROGRAMS, attachment).map(drop)
     }
@@ -216,10 +252,6 @@ impl fmt::Debug for Datapath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Datapath").field("pins", &self.pins).finish_non_exhaustive()
     }
-}
-
-fn version_folder(pins: &Path) -> PathBuf {
-    pins.join(format!("v{SCHEMA}"))
 }
 
 /// Makes the maps, or opens those that are pinned in `folder` if they are what is wanted.

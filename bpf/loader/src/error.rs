@@ -32,6 +32,18 @@ pub enum DatapathError {
         /// What the programs expect.
         wanted: MapShape,
     },
+    /// A newer version left its pins.
+    #[error(
+        "the pins {path} are of a newer version: their layout is {found}, and this version knows {known}; start the newer version, or delete the pins, which cuts the pods off until everything is filled in again"
+    )]
+    Newer {
+        /// The folder.
+        path: PathBuf,
+        /// Its layout.
+        found: u32,
+        /// The newest that this version knows.
+        known: u32,
+    },
     /// What is in the pinned map of services cannot be: two services share backends, or have backends that are not there.
     #[error("the pinned map SERVICES is damaged: delete the pins {0}, everything is filled in again")]
     Services(PathBuf),

@@ -10,6 +10,8 @@
 //! Invariants:
 //! - Everything is pinned: programs go on when a [`Datapath`] is dropped or its process ends.
 //! - A hook is never without its program while another process takes over: links are pointed at the new programs.
+//! - Pins of an older layout of the maps go on until the new maps are filled ([`Datapath::take_over`]); those of a newer one
+//!   are refused.
 //! - A pinned map of another shape is never used, since the kernel would read it as what it is not.
 //! - A link's folder is named after what it is attached to, number included, so that an interface or cgroup that was
 //!   made anew under its old name gets links of its own.
@@ -34,6 +36,7 @@ mod table;
 mod tables;
 #[cfg(feature = "trial")]
 mod trial;
+mod versions;
 
 pub use datapath::{Datapath, DatapathOptions};
 pub use error::{DatapathError, MapError};

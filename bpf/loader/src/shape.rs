@@ -25,8 +25,8 @@ pub(crate) const EVENTS: &str = "EVENTS";
 pub(crate) const EVENT_CONTROL: &str = "EVENT_CONTROL";
 pub(crate) const EVENT_BUDGET: &str = "EVENT_BUDGET";
 pub(crate) const CONNECTIONS: &str = "CONNECTIONS";
-const UDP_PEERS: &str = "UDP_PEERS";
-const SOCKET_SERVICE: &str = "SOCKET_SERVICE";
+pub(crate) const UDP_PEERS: &str = "UDP_PEERS";
+pub(crate) const SOCKET_SERVICE: &str = "SOCKET_SERVICE";
 
 /// What has to be equal in two maps before one can stand for the other.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,7 +47,7 @@ impl MapShape {
         Self { kind, key_size: size(size_of::<K>()), value_size: size(size_of::<V>()), max_entries }
     }
 
-    fn read(info: &MapInfo) -> Result<Self, aya::maps::MapError> {
+    pub(crate) fn read(info: &MapInfo) -> Result<Self, aya::maps::MapError> {
         Ok(Self {
             kind: info.map_type()?,
             key_size: info.key_size(),
