@@ -65,15 +65,19 @@ impl Datapath {
     /// # Errors
     /// [`DatapathError`]; nothing is attached or replaced unless all programs are loaded.
     pub fn open(options: &DatapathOptions) -> Result<Self, DatapathError> {
-        Self::open_build(options, Build::Released)
+        Self::open_with(options, Build::Released)
     }
 
     /// As [`Datapath::open`], with the programs of this build.
     ///
     /// # Errors
     /// Likewise.
-    #[cfg_attr(not(feature = "trial"), expect(unreachable_pub, reason = "for tests"))]
+    #[cfg(feature = "trial")]
     pub fn open_build(options: &DatapathOptions, build: Build) -> Result<Self, DatapathError> {
+        Self::open_with(options, build)
+    }
+
+    fn open_with(options: &DatapathOptions, build: Build) -> Result<Self, DatapathError> {
         let kernel = Kernel::probe()?;
         let newest = if kernel.has(Feature::TcxLinks) { Attachment::Tcx } else { Attachment::Clsact };
         let attachment = options.attachment.unwrap_or(newest);

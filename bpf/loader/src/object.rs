@@ -17,6 +17,7 @@ static NUMBERS: [u32; 6] = [0, 1, 2, 3, 4, 5];
 
 /// Which of the compiled objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "trial"), expect(unreachable_pub, reason = "only tests have a choice"))]
 pub enum Build {
     /// The one that nodes run.
     Released,

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use landbridge_bpf_loader::maps::{Reason, SCHEMA};
+use landbridge_bpf_loader::maps::{Address, Reason, SCHEMA};
 use landbridge_bpf_loader::{Build, Datapath, DatapathError};
 use landbridge_lab::requirement::{Requirement, met};
 
@@ -70,7 +70,7 @@ fn an_older_versions_programs_go_on_until_the_new_maps_are_filled() {
         wait_until("the pod is nobody", || {
             datapath.counts().unwrap().iter().any(|(reason, ..)| *reason == Reason::INVALID_SOURCE)
         });
-        datapath.endpoints().upsert(&pod.address.into(), &endpoints[&pod.address.into()]).unwrap();
+        datapath.endpoints().upsert(&pod.address.into(), &endpoints[&Address::from(pod.address)]).unwrap();
         goes_on();
         done.store(true, Ordering::Relaxed);
     });
