@@ -1,5 +1,6 @@
 //! The datapath in the kernel, whole: programs, maps and loader between real hosts. The tests play the agent.
 
+mod connections;
 mod events;
 pub(super) mod fixture;
 mod fuzz;

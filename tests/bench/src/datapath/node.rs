@@ -129,6 +129,7 @@ pub(super) fn take_over(network: &Network, node: u8, pods: u8, sizes: MapSizes) 
         overlay_interface: OVERLAY.to_owned(),
         config,
         sizes,
+        attachment: None,
     };
     let mut datapath = host.inside(|| Datapath::open(&options))??;
     for own in [addresses.router(), addresses.underlay()] {
