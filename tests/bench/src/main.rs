@@ -1,6 +1,7 @@
 //! Benchmarks: what Landbridge does beside what its users run today, in one run on one machine.
 
 mod datapath;
+mod datapath_programs;
 mod kvstore;
 mod lab;
 mod report;
@@ -30,6 +31,7 @@ struct Args {
 #[derive(Subcommand)]
 enum Bench {
     Datapath(datapath::Args),
+    DatapathPrograms(datapath_programs::Args),
     Kvstore(kvstore::Args),
     Lab(lab::Args),
     /// One side of a load, as a process of a benchmark
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     let report: Report = match args.bench {
         Bench::Datapath(datapath) => datapath.measure()?,
+        Bench::DatapathPrograms(programs) => programs.measure()?,
         Bench::Load(side) => return side.run(),
         Bench::Kvstore(kvstore) => kvstore.measure()?,
         Bench::Lab(lab) => lab.measure()?,
