@@ -97,7 +97,7 @@ pub enum DatapathError {
         /// The interface, as the calling thread sees it.
         interface: String,
         /// The kernel's answer.
-        source: ProgramError,
+        source: Box<ProgramError>,
     },
     /// The kernel is too old.
     #[error("the kernel is {release}, and the programs need Linux 5.15 or newer")]

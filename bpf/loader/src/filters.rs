@@ -67,7 +67,11 @@ pub(crate) fn detach((name, hook): InterfaceProgram, folder: &Path) -> Result<()
     }
     // With its interface a filter is gone as well.
     if let Some((interface, _)) = interface_of(folder).filter(|(name, index)| is_here(name, *index)) {
-        let refused = |source| DatapathError::Detach { program: name, interface: interface.clone(), source };
+        let refused = |source: ProgramError| DatapathError::Detach {
+            program: name,
+            interface: interface.clone(),
+            source: Box::new(source),
+        };
         let filter = SchedClassifierLink::attached(&interface, hook, PRIORITY, HANDLE, None);
         let filter = filter.map_err(|error| refused(TcError::IoError(error).into()))?;
         match filter.detach() {

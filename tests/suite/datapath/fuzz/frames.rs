@@ -24,6 +24,7 @@ pub(super) fn any_arrival(random: &mut Rng) -> Arrival {
         mutate(random, &mut frame);
     }
     frame.resize(frame.len().clamp(*LEN.start(), *LEN.end()), 0);
+    frame.resize(frame.len().max(shortest(&frame)), 0);
     let mark = match random.u8(..8) {
         0 => TUNNEL_IS_SET,
         1 => random.u32(..),
@@ -32,6 +33,15 @@ pub(super) fn any_arrival(random: &mut Rng) -> Arrival {
     let came_through = world::any_interface(random);
     let tunnel = (random.u8(..8) > 0).then(|| world::any_tunnel(random));
     Arrival { frame, interface: INTERFACE, came_through, mark, tunnel }
+}
+
+/// The kernel runs no program on a frame that does not have the header of the IP version that its type names.
+fn shortest(frame: &[u8]) -> usize {
+    match frame[12..14] {
+        [0x08, 0x00] => 14 + 20,
+        [0x86, 0xdd] => 14 + 40,
+        _ => *LEN.start(),
+    }
 }
 
 fn any_bytes(random: &mut Rng) -> Vec<u8> {

@@ -164,6 +164,14 @@ impl Model {
         Ok(())
     }
 
+    /// The tunnel that the sender of a frame is behind, if it is behind one.
+    pub(super) fn fitting_tunnel(&self, frame: &[u8]) -> Option<(u32, Address)> {
+        let flow = parse(frame).ok()??;
+        let entry = self.tables.addresses.get(&flow.source)?;
+        let node = self.tables.nodes.get(&entry.node)?;
+        Some((entry.identity & identity::MAX, node.underlay))
+    }
+
     fn owner(&self, address: &Address) -> IpcacheEntry {
         let world = IpcacheEntry { identity: identity::WORLD, node: NodeNumber::NONE };
         owner_of(&self.tables, address).unwrap_or(world)
