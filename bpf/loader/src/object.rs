@@ -28,6 +28,10 @@ pub enum Build {
 
 impl Build {
     /// What a loader has to load, and says of its constants.
+    #[cfg_attr(
+        not(feature = "trial"),
+        expect(unused_variables, reason = "what nodes run has one constant only")
+    )]
     pub(crate) fn prepare(self, loader: &mut EbpfLoader<'_>) -> &'static [u8] {
         match self {
             Self::Released => RELEASED,
