@@ -92,12 +92,16 @@ fn tell(skb: *mut __sk_buff, flow: &Flow, identities: u64, about: u64) -> u64 {
     0
 }
 
-// The same bits, so that nothing has to be asked: each question doubles the ways that the verifier follows.
-const _: () = assert!(Passage::NEW.0 == Event::OPENS && Passage::REPLY.0 == Event::REPLY);
-
 #[inline(always)]
-const fn flags_of(passage: Passage) -> u8 {
-    Event::TRACKED | passage.0 & (Event::OPENS | Event::REPLY)
+fn flags_of(passage: Passage) -> u8 {
+    let mut flags = Event::TRACKED;
+    if passage.has(Passage::NEW) {
+        flags |= Event::OPENS;
+    }
+    if passage.has(Passage::REPLY) {
+        flags |= Event::REPLY;
+    }
+    flags
 }
 
 /// Tells that a packet goes on, if that is worth telling, from the identity `source` to the identity `destination`.
@@ -116,24 +120,26 @@ pub fn trace(
     }
 }
 
-/// Tells what a policy said of a new connection between an endpoint and `peer`: `reason` is 0 if the packet passes.
+/// Tells what a policy said of a new connection between an endpoint and `peer`.
 #[inline(always)]
 pub fn verdict(
     skb: *mut __sk_buff,
     flow: &Flow,
     direction: Direction,
     (endpoint, peer): (u32, u32),
-    (reason, passage): (Reason, Passage),
+    outcome: Result<Passage, Reason>,
 ) {
-    let denied = matches!(reason, Reason::POLICY_DENIED | Reason::POLICY_DENIED_BY_DENYLIST);
-    if denied || passage.has(Passage::NEW) {
-        let identities = match direction {
-            Direction::Ingress => between(peer, endpoint),
-            Direction::Egress => between(endpoint, peer),
-        };
-        let flags = if denied { 0 } else { flags_of(passage) };
-        tell(skb, flow, identities, about(EventKind::PolicyVerdict, reason.0, direction, flags));
-    }
+    let (reason, flags) = match outcome {
+        Ok(passage) if passage.has(Passage::NEW) => (Reason::FORWARDED, flags_of(passage)),
+        Ok(_) => return,
+        Err(reason @ (Reason::POLICY_DENIED | Reason::POLICY_DENIED_BY_DENYLIST)) => (reason, 0),
+        Err(_) => return,
+    };
+    let identities = match direction {
+        Direction::Ingress => between(peer, endpoint),
+        Direction::Egress => between(endpoint, peer),
+    };
+    tell(skb, flow, identities, about(EventKind::PolicyVerdict, reason.0, direction, flags));
 }
 
 /// Where a packet that was dropped is read once more: the stack, of 512 bytes in all, has no room for it.

@@ -164,18 +164,17 @@ fn may_pass(skb: *mut __sk_buff, endpoint: &Endpoint, ingress: bool, flow: &Flow
     let direction = if ingress { Direction::Ingress } else { Direction::Egress };
     // SAFETY: the helper only reads a clock.
     let now = unsafe { bpf_ktime_get_ns() };
-    // Whichever it is: what comes after this is followed once.
-    let number = zero()
-        ^ match admit(&Maps, endpoint, direction, flow, peer, now, config!(cluster_shift)) {
-            Ok(passage) => u32::from(passage.0) << 8,
-            Err(reason) => u32::from(reason.0),
-        };
+    let outcome = admit(&Maps, endpoint, direction, flow, peer, now, config!(cluster_shift));
     let set = if ingress { endpoint.ingress } else { endpoint.egress };
     if set != PolicySet::NOT_ENFORCED {
-        let judged = (Reason(number as u8), Passage((number >> 8) as u8));
-        events::verdict(skb, flow, direction, (endpoint.identity, peer), judged);
+        events::verdict(skb, flow, direction, (endpoint.identity, peer), outcome);
     }
-    u64::from(number)
+    let number = match outcome {
+        Ok(passage) => u32::from(passage.0) << 8,
+        Err(reason) => u32::from(reason.0),
+    };
+    // Whichever it was: what comes after the call is followed once.
+    u64::from(number ^ zero())
 }
 
 #[inline(never)]
