@@ -155,8 +155,20 @@ pub fn backend(index: u32) -> Option<Backend> {
 // verifier follows what comes after them once instead of once for each way through them. The kernel's calling convention
 // has one number to return: the drop reason in its lowest byte, 0 for none.
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn may_pass(skb: *mut __sk_buff, endpoint: &Endpoint, ingress: bool, flow: &Flow, peer: u32) -> u64 {
+pub extern "C" fn may_pass(
+    skb: *mut __sk_buff,
+    endpoint: *const Endpoint,
+    ingress: u32,
+    flow: *const Flow,
+    peer: u32,
+) -> u64 {
+    let ingress = ingress != 0;
+    // SAFETY: both are null or valid.
+    let (Some(endpoint), Some(flow)) = (unsafe { endpoint.as_ref() }, unsafe { flow.as_ref() }) else {
+        return u64::from(Reason::POLICY_DENIED.0);
+    };
     #[cfg(feature = "trial")]
     if crate::trial::planted(Planted::PolicySkippedForReplies) && flow.tcp_flags & tcp::ACK != 0 {
         return 0;
@@ -251,7 +263,7 @@ pub fn check_endpoint(
     flow: &Flow,
     peer: u32,
 ) -> Result<Passage, Reason> {
-    let number = may_pass(ctx.skb.skb, endpoint, matches!(direction, Direction::Ingress), flow, peer);
+    let number = may_pass(ctx.skb.skb, endpoint, u32::from(matches!(direction, Direction::Ingress)), flow, peer);
     outcome(number & 0xff)?;
     Ok(Passage((number >> 8) as u8))
 }
