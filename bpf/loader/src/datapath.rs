@@ -15,7 +15,7 @@ use crate::error::{DatapathError, MapError};
 use crate::hooks::{self, ENDPOINT_PROGRAMS, OVERLAY_PROGRAMS};
 use crate::nodes::Nodes;
 use crate::services::{ServiceMaps, Services};
-use crate::shape::{self, BACKENDS, CIDRS, ENDPOINTS, IPCACHE, METRICS, NODES, POLICY, SERVICES};
+use crate::shape::{self, BACKENDS, CIDRS, ENDPOINTS, IPCACHE, MAGLEV, METRICS, NODES, POLICY, SERVICES};
 use crate::sizes::MapSizes;
 use crate::table::{OwnedTable, Table};
 
@@ -68,7 +68,8 @@ impl Datapath {
         let sizes = &options.sizes;
         let services = OwnedTable::new(SERVICES, sizes.services, take(&mut object, SERVICES)?)?;
         let backends = Array::try_from(take(&mut object, BACKENDS)?).map_err(MapError::reading(BACKENDS))?;
-        let services = ServiceMaps::new(services, backends)?
+        let tables = Array::try_from(take(&mut object, MAGLEV)?).map_err(MapError::reading(MAGLEV))?;
+        let services = ServiceMaps::new(services, backends, tables)?
             .ok_or_else(|| DatapathError::Services(options.pins.clone()))?;
         let mut datapath = Self {
             ipcache: OwnedTable::new(IPCACHE, sizes.ipcache, take(&mut object, IPCACHE)?)?,

@@ -17,16 +17,19 @@
 //! The object travels inside of the crate, compiled by its build script from `bpf/programs`. Interfaces are named
 //! as the calling thread sees them, so open and attach from within the node's network namespace.
 
+mod batch;
 mod datapath;
 mod error;
 mod hooks;
 mod link;
 mod nodes;
+mod places;
 mod reason;
 mod runs;
 mod services;
 mod shape;
 mod sizes;
+mod syscall;
 mod table;
 
 pub use datapath::{Datapath, DatapathOptions};

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use aya::maps::{MapInfo, MapType};
 use landbridge_bpf_maps::{
-    Address, Backend, CidrKey, ConnectionEntry, ConnectionKey, Endpoint, IpcacheEntry, METRICS_LEN,
-    NodeEntry, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, SocketService, TrafficCount, UdpPeerKey,
+    Address, AffinityEntry, AffinityKey, Backend, CidrKey, ConnectionEntry, ConnectionKey, Endpoint,
+    IpcacheEntry, METRICS_LEN, NodeEntry, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, SlotGroup,
+    SocketService, TrafficCount, UdpPeerKey,
 };
 
 use crate::error::{DatapathError, MapError};
@@ -19,7 +20,9 @@ pub(crate) const POLICY: &str = "POLICY";
 pub(crate) const NODES: &str = "NODES";
 pub(crate) const SERVICES: &str = "SERVICES";
 pub(crate) const BACKENDS: &str = "BACKENDS";
+pub(crate) const MAGLEV: &str = "MAGLEV";
 pub(crate) const METRICS: &str = "METRICS";
+const AFFINITY: &str = "AFFINITY";
 const CONNECTIONS: &str = "CONNECTIONS";
 const UDP_PEERS: &str = "UDP_PEERS";
 const SOCKET_SERVICE: &str = "SOCKET_SERVICE";
@@ -64,7 +67,7 @@ impl fmt::Display for MapShape {
 }
 
 /// Every map of the programs, with its shape.
-pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 11] {
+pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 13] {
     use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, SkStorage};
     [
         (IPCACHE, MapShape::of::<Address, IpcacheEntry>(Hash, sizes.ipcache)),
@@ -74,6 +77,8 @@ pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 11] {
         (NODES, MapShape::of::<u32, NodeEntry>(Array, sizes.nodes)),
         (SERVICES, MapShape::of::<ServiceKey, ServiceEntry>(Hash, sizes.services)),
         (BACKENDS, MapShape::of::<u32, Backend>(Array, sizes.backends)),
+        (MAGLEV, MapShape::of::<u32, SlotGroup>(Array, sizes.tables)),
+        (AFFINITY, MapShape::of::<AffinityKey, AffinityEntry>(LruHash, sizes.affinity)),
         (CONNECTIONS, MapShape::of::<ConnectionKey, ConnectionEntry>(LruHash, sizes.connections)),
         (UDP_PEERS, MapShape::of::<UdpPeerKey, SocketService>(LruHash, sizes.udp_peers)),
         (SOCKET_SERVICE, MapShape::of::<i32, SocketService>(SkStorage, 0)),

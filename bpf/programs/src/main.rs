@@ -19,6 +19,7 @@ mod frame;
 mod metrics;
 mod overlay;
 mod pod;
+mod services;
 mod sockets;
 mod tables;
 

@@ -10,9 +10,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, lpm_trie::Key},
 };
 use landbridge_bpf_maps::{
-    Address, BACKENDS_LEN, Backend, ConnectionEntry, ConnectionKey, Direction, Endpoint, IpcacheEntry,
-    NODES_LEN, NodeConfig, NodeEntry, NodeNumber, PolicyEntry, PolicyKey, Reason, ServiceEntry, ServiceKey,
-    identity,
+    Address, ConnectionEntry, ConnectionKey, Direction, Endpoint, IpcacheEntry, NODES_LEN, NodeConfig,
+    NodeEntry, NodeNumber, PolicyEntry, PolicyKey, Reason, identity,
 };
 use landbridge_bpf_verdict::{Connections, Flow, Owners, Rules, admit, owner_of, sender};
 
@@ -40,10 +39,6 @@ static ENDPOINTS: HashMap<Address, Endpoint> = HashMap::with_max_entries(1 << 12
 static POLICY: HashMap<PolicyKey, PolicyEntry> = HashMap::with_max_entries(1 << 18, BPF_F_NO_PREALLOC);
 #[map]
 static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionEntry> = LruHashMap::with_max_entries(1 << 18, 0);
-#[map]
-static SERVICES: HashMap<ServiceKey, ServiceEntry> = HashMap::with_max_entries(1 << 16, BPF_F_NO_PREALLOC);
-#[map]
-static BACKENDS: Array<Backend> = Array::with_max_entries(BACKENDS_LEN, 0);
 
 /// The kernel's maps.
 pub struct Maps;
@@ -118,19 +113,6 @@ pub fn endpoint(address: &Address) -> Option<&'static Endpoint> {
     // SAFETY: the kernel keeps the entry while the program runs. One that is replaced meanwhile may be read half old and
     // half new, for this one packet.
     unsafe { ENDPOINTS.get(address) }
-}
-
-/// The service with an address.
-#[inline(always)]
-pub fn service(key: &ServiceKey) -> Option<ServiceEntry> {
-    // SAFETY: as in `endpoint`.
-    unsafe { SERVICES.get(key) }.copied()
-}
-
-/// A backend by its place.
-#[inline(always)]
-pub fn backend(index: u32) -> Option<Backend> {
-    BACKENDS.get(index).copied()
 }
 
 // The long parts are functions in the kernel too: each has its own stack, of which there are 512 bytes in all, and the

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use landbridge_bpf_loader::Datapath;
-use landbridge_bpf_loader::maps::{Direction, Reason};
+use landbridge_bpf_loader::maps::{Direction, Reason, SCHEMA};
 use landbridge_lab::requirement::{Requirement, met};
 
 use super::fixture::{Mesh, arrives, connect, echo_server, options, options_at, udp, wait_until};
@@ -121,7 +121,7 @@ fn without_its_pins_nothing_is_attached_any_more() {
 fn links(pins: &std::path::Path) -> std::collections::BTreeSet<std::path::PathBuf> {
     let mut found = std::collections::BTreeSet::new();
     for place in ["overlay", "cgroup", "endpoints"] {
-        for folder in std::fs::read_dir(pins.join("v1").join(place)).unwrap() {
+        for folder in std::fs::read_dir(pins.join(format!("v{SCHEMA}")).join(place)).unwrap() {
             let files = std::fs::read_dir(folder.unwrap().path()).unwrap();
             found.extend(files.map(|file| file.unwrap().path().strip_prefix(pins).unwrap().to_owned()));
         }
@@ -159,7 +159,7 @@ fn wherever_a_process_ended_the_next_one_goes_on() {
     go_on();
     assert_eq!(links(&own.pins), all);
     for place in ["overlay", "cgroup", "endpoints"] {
-        std::fs::remove_dir_all(own.pins.join("v1").join(place)).unwrap();
+        std::fs::remove_dir_all(own.pins.join(format!("v{SCHEMA}")).join(place)).unwrap();
     }
     go_on();
     assert_eq!(links(&own.pins), all);
@@ -175,7 +175,9 @@ fn wherever_a_process_ended_the_next_one_goes_on() {
     drop(host.inside(|| Datapath::open(&moved)).unwrap().unwrap());
     let after = links(&own.pins);
     assert_eq!(after.len(), 12, "what was attached elsewhere is gone: {after:?}");
-    assert!(after.contains(std::path::Path::new(&format!("v1/overlay/lb_vxlan@{index}/from_overlay"))));
+    assert!(
+        after.contains(std::path::Path::new(&format!("v{SCHEMA}/overlay/lb_vxlan@{index}/from_overlay")))
+    );
     std::fs::remove_dir(&cgroup).unwrap();
     go_on();
     assert_eq!(links(&own.pins).iter().filter(|link| all.contains(*link)).count(), 10);
