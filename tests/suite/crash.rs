@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use landbridge_bpf_loader::Datapath;
+use landbridge_bpf_loader::maps::SCHEMA;
 use landbridge_lab::requirement::{Requirement, met};
 use landbridge_lab::{Direction, Lab, LabName, LabSpec, traces};
 
@@ -78,7 +79,8 @@ fn a_killed_process_leaves_a_lab_that_clean_removes() {
         .collect();
     assert_eq!(namespaces.len(), 7, "{left:?}");
     assert_eq!(processes_inside(&namespaces).len(), 1, "the program outlives its lab's process");
-    let pin = Path::new("/run/landbridge/lab").join(name.as_str()).join("bpf/a1/landbridge/v1");
+    let pin =
+        Path::new("/run/landbridge/lab").join(name.as_str()).join(format!("bpf/a1/landbridge/v{SCHEMA}"));
     assert!(
         pin.join("maps/IPCACHE").exists() && pin.join("overlay").exists(),
         "the programs are still attached"

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use landbridge_bpf_maps::{
     Address, Backend, CidrKey, Endpoint, IpcacheEntry, NodeEntry, NodeNumber, PolicyEntry, PolicyKey,
-    PolicySet, ServiceKey,
+    PolicySet, ServiceKey, ServiceSettings,
 };
 
 /// What a node's maps hold, as it should be or as it was read back.
@@ -36,8 +36,8 @@ pub struct Desired {
 /// What is behind a frontend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceSpec {
-    /// Number of the service, for people and events; the same for all of its frontends.
-    pub service: u32,
+    /// How connections are spread.
+    pub settings: ServiceSettings,
     /// Where connections go, in ascending order; with none, connecting is refused.
     pub backends: Vec<Backend>,
 }

@@ -26,6 +26,7 @@ mod problem;
 mod ranges;
 mod records;
 mod service;
+mod shares;
 mod topology;
 
 pub use desired::{Desired, MapWrite, ServiceSpec};

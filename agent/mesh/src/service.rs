@@ -17,19 +17,23 @@
 //! | local | local up | remote up | draining | |
 //! | remote | remote up | local up | draining | |
 //!
+//! Where clusters have weights, those without one are behind the others: they are in tier 2.
+//!
 //! Records of other clusters do not say whether a backend drains (Cilium, `ClusterService`): theirs are always up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use landbridge_bpf_maps::{Address, Backend, ServiceKey};
+use landbridge_bpf_maps::{Address, Algorithm, Backend, ServiceKey, ServiceSettings};
 use landbridge_kvstore_schema::{
-    Affinity, ClusterName, ClusterService, LocalBackend, LocalPort, LocalService, NamespacedName, Protocol,
+    Affinity, BalanceAlgorithm, ClusterName, ClusterService, LocalBackend, LocalPort, LocalService,
+    NamespacedName, Protocol,
 };
 
 use crate::ipcache::node_of;
 use crate::records::Records;
+use crate::shares::shared_out;
 use crate::topology::{NodeRef, Topology};
 use crate::{Local, Problem, Reachability, ServiceSpec};
 
@@ -70,6 +74,8 @@ pub(crate) struct Services<'a> {
 /// A backend with what its tier depends on, and its ports by name.
 struct Candidate<'a> {
     cluster: u16,
+    /// The share of its cluster, if clusters have shares.
+    weight: Option<u32>,
     is_local: bool,
     is_draining: bool,
     is_lost: bool,
@@ -92,7 +98,11 @@ impl<'a> Services<'a> {
         let mut problems = Vec::new();
         let mut claims: BTreeMap<ClusterName, (usize, String)> = BTreeMap::new();
         for (name, service) in services {
-            let number = service_number(name, &mut numbers);
+            let settings = ServiceSettings {
+                service: service_number(name, &mut numbers),
+                algorithm: algorithm(service.balance.algorithm),
+                affinity_seconds: service.balance.session_affinity_seconds,
+            };
             let candidates = self.candidates(name, service, |cluster, address| {
                 claims
                     .entry(cluster.clone())
@@ -119,7 +129,7 @@ impl<'a> Services<'a> {
                     }
                     holders.insert(key, name);
                     let backends = backends(service, address, port, *protocol, &candidates);
-                    frontends.insert(key, ServiceSpec { service: number, backends });
+                    frontends.insert(key, ServiceSpec { settings, backends });
                 }
             }
         }
@@ -159,7 +169,13 @@ impl<'a> Services<'a> {
         service: &'s LocalService,
         mut claimed: impl FnMut(&ClusterName, IpAddr),
     ) -> Vec<Candidate<'s>> {
-        let local = service.backends.iter().filter_map(|(ip, backend)| self.local_candidate(*ip, backend));
+        let weights = Some(&service.balance.weights);
+        let weights = weights.filter(|weights| service.global && !weights.is_empty());
+        let weight = |cluster: &ClusterName| Some(weights?.get(cluster).copied().unwrap_or_default());
+        let own_weight = weight(&self.local.cluster);
+        let local = service.backends.iter().filter_map(|(ip, backend)| {
+            Some(Candidate { weight: own_weight, ..self.local_candidate(*ip, backend)? })
+        });
         let mut candidates: Vec<_> = local.collect();
         for (cluster, records) in self.remote.iter().filter(|_| service.global) {
             let Some((id, ClusterService { backends, .. })) = records.id().zip(records.services().get(name))
@@ -173,6 +189,7 @@ impl<'a> Services<'a> {
                 };
                 candidates.push(Candidate {
                     cluster: id.get(),
+                    weight: weight(cluster),
                     is_local: false,
                     is_draining: false,
                     is_lost: node.is_some_and(|node| !self.reachability.is_reachable(node)),
@@ -199,6 +216,7 @@ impl<'a> Services<'a> {
         let node = named.or_else(found).filter(|node| !self.local.is_this_node(node));
         Some(Candidate {
             cluster: self.local.id.get(),
+            weight: None,
             is_local: true,
             is_draining,
             is_lost: node.is_some_and(|node| !self.reachability.is_reachable(&node)),
@@ -212,6 +230,9 @@ impl<'a> Services<'a> {
     }
 }
 
+/// Address and port, network byte order.
+type Place = (Address, [u8; 2]);
+
 /// The backends of one frontend: those of the best tier that has any.
 fn backends(
     service: &LocalService,
@@ -220,7 +241,7 @@ fn backends(
     protocol: u8,
     candidates: &[Candidate<'_>],
 ) -> Vec<Backend> {
-    let mut tiers: [BTreeMap<(Address, [u8; 2]), u16>; TIERS] = Default::default();
+    let mut tiers: [BTreeMap<Place, (u16, Option<u32>)>; TIERS] = Default::default();
     for candidate in candidates.iter().filter(|candidate| is_same_family(candidate.address, address)) {
         let tier = &mut tiers[tier(service, candidate)];
         for (name, backend_protocol, number) in &candidate.ports {
@@ -229,12 +250,12 @@ fn backends(
             if is_named && numbers_of(*backend_protocol).contains(&protocol) {
                 // Several names of one port are one backend (cilium#45109).
                 tier.entry((Address::from(candidate.address), number.get().to_be_bytes()))
-                    .or_insert(candidate.cluster);
+                    .or_insert((candidate.cluster, candidate.weight));
             }
         }
     }
     let best = tiers.into_iter().find(|tier| !tier.is_empty()).unwrap_or_default();
-    best.into_iter().map(|((address, port), cluster)| Backend { address, port, cluster }).collect()
+    shared_out(best)
 }
 
 /// Which tier a backend is in, 0 for the best.
@@ -245,6 +266,7 @@ fn tier(service: &LocalService, candidate: &Candidate<'_>) -> usize {
         Affinity::Local => candidate.is_local,
         Affinity::Remote => !candidate.is_local,
     };
+    let is_preferred = is_preferred && candidate.weight != Some(0);
     let within = if candidate.is_draining { 2 } else { usize::from(!is_preferred) };
     if candidate.is_lost { within + TIERS / 2 } else { within }
 }
@@ -263,6 +285,14 @@ pub(crate) const fn numbers_of(protocol: Protocol) -> &'static [u8] {
         Protocol::Udp => &[UDP],
         Protocol::Sctp => &[SCTP],
         Protocol::Any => &[TCP, UDP, SCTP],
+    }
+}
+
+const fn algorithm(declared: BalanceAlgorithm) -> Algorithm {
+    match declared {
+        BalanceAlgorithm::Random => Algorithm::Random,
+        BalanceAlgorithm::RoundRobin => Algorithm::RoundRobin,
+        BalanceAlgorithm::Maglev => Algorithm::Maglev,
     }
 }
 

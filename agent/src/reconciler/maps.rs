@@ -33,7 +33,7 @@ impl Maps {
             endpoints: datapath.endpoints().entries()?,
             policy: datapath.policy().entries()?,
             services: services
-                .map(|(key, (service, backends))| (key, ServiceSpec { service, backends }))
+                .map(|(key, (settings, backends))| (key, ServiceSpec { settings, backends }))
                 .collect(),
         };
         Ok(Self { datapath, actual })
@@ -49,9 +49,34 @@ impl Maps {
     pub(super) fn write(&mut self, writes: &[MapWrite]) -> Outcome {
         let mut outcome = Outcome::default();
         let mut policy_is_whole = true;
+        let both_services = |a: &MapWrite, b: &MapWrite| {
+            matches!((a, b), (MapWrite::SetService(..), MapWrite::SetService(..)))
+        };
+        for writes in writes.chunk_by(both_services) {
+            // If not all of them can be written together, one by one as many as possible are.
+            if writes.len() > 1 && self.load(writes).is_ok() {
+                for write in writes {
+                    self.actual.apply(write);
+                }
+            } else {
+                self.write_each(writes, &mut outcome, &mut policy_is_whole);
+            }
+        }
+        outcome
+    }
+
+    fn load(&mut self, writes: &[MapWrite]) -> Result<(), MapError> {
+        let services = writes.iter().filter_map(|write| match write {
+            MapWrite::SetService(key, spec) => Some((*key, (spec.settings, spec.backends.as_slice()))),
+            _ => None,
+        });
+        self.datapath.services().load(&services.collect())
+    }
+
+    fn write_each(&mut self, writes: &[MapWrite], outcome: &mut Outcome, policy_is_whole: &mut bool) {
         for write in writes {
             let relies_on_policy = matches!(write, MapWrite::UpsertEndpoint(..) | MapWrite::DeletePolicy(_));
-            if relies_on_policy && !policy_is_whole {
+            if relies_on_policy && !*policy_is_whole {
                 outcome.failed += 1;
                 continue;
             }
@@ -60,11 +85,10 @@ impl Maps {
                 Err(error) => {
                     outcome.error.get_or_insert_with(|| format!("{write:?}: {}", chain(&error)));
                     outcome.failed += 1;
-                    policy_is_whole &= !matches!(write, MapWrite::UpsertPolicy(..));
+                    *policy_is_whole &= !matches!(write, MapWrite::UpsertPolicy(..));
                 }
             }
         }
-        outcome
     }
 
     /// The endpoints that the maps have and `is_ours` does not know.
@@ -93,7 +117,7 @@ fn execute(datapath: &mut Datapath, write: &MapWrite) -> Result<(), MapError> {
         MapWrite::DeletePolicy(key) => datapath.policy().remove(key).map(drop),
         MapWrite::UpsertEndpoint(address, endpoint) => datapath.endpoints().upsert(address, endpoint),
         MapWrite::DeleteEndpoint(address) => datapath.endpoints().remove(address).map(drop),
-        MapWrite::SetService(key, spec) => datapath.services().set(*key, spec.service, &spec.backends),
+        MapWrite::SetService(key, spec) => datapath.services().set(*key, spec.settings, &spec.backends),
         MapWrite::RemoveService(key) => datapath.services().remove(key).map(drop),
     }
 }

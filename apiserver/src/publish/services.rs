@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use landbridge_kvstore_schema::{
-    Backend, ClusterService, LocalBackend, LocalBackendPort, LocalPort, LocalService, NamespacedName,
-    ServicePort, Zone,
+    Backend, Balance, ClusterService, LocalBackend, LocalBackendPort, LocalPort, LocalService,
+    NamespacedName, ServicePort, Zone,
 };
 
 use crate::objects::{EndpointSlice, Objects, RequestedAddress, Service};
@@ -82,6 +82,7 @@ impl Served<'_> {
             global: *global,
             shared: *shared,
             affinity: *affinity,
+            balance: Balance::default(),
             backends: self.backends.iter().map(|(address, found)| (*address, found.local.clone())).collect(),
         }
     }

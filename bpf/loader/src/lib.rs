@@ -19,6 +19,7 @@
 //! The object travels inside of the crate, compiled by its build script from `bpf/programs`. Interfaces are named
 //! as the calling thread sees them, so open and attach from within the node's network namespace.
 
+mod batch;
 mod datapath;
 mod error;
 mod events;
@@ -27,11 +28,13 @@ mod hooks;
 mod link;
 mod nodes;
 mod object;
+mod places;
 mod probes;
 mod runs;
 mod services;
 mod shape;
 mod sizes;
+mod syscall;
 mod table;
 mod tables;
 #[cfg(feature = "trial")]

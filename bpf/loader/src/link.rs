@@ -1,10 +1,12 @@
-//! Commands of bpf(2) that aya keeps to itself: above all, pointing a link at another program.
+//! Pointing a link at another program, and a map for tests.
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+use crate::syscall::{Attributes, bpf, owned, pair};
 
 #[cfg(feature = "trial")]
 const BPF_MAP_CREATE: libc::c_long = 0;
@@ -12,9 +14,6 @@ const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_LINK_UPDATE: libc::c_long = 29;
-
-/// The first bytes of `union bpf_attr` (`include/uapi/linux/bpf.h`), the rest is zero.
-type Attributes = [u64; 16];
 
 /// Points the link that is pinned at `path` at another program of the same kind, in one step.
 ///
@@ -51,30 +50,4 @@ pub(crate) fn make_hash<K, V>(path: &Path, max_entries: u32) -> io::Result<()> {
     pin[0] = path.as_ptr() as u64;
     pin[1] = pair(map.as_raw_fd(), 0)?;
     bpf(BPF_OBJ_PIN, &mut pin).map(drop)
-}
-
-/// Two descriptors side by side, as two u32 fields are in memory.
-fn pair(first: i32, second: i32) -> io::Result<u64> {
-    let [first, second] = [first, second].map(u32::try_from);
-    let (Ok(first), Ok(second)) = (first, second) else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let mut bytes = [0; 8];
-    bytes[..4].copy_from_slice(&first.to_ne_bytes());
-    bytes[4..].copy_from_slice(&second.to_ne_bytes());
-    Ok(u64::from_ne_bytes(bytes))
-}
-
-#[expect(unsafe_code, reason = "a system call that no safe crate wraps")]
-fn bpf(command: libc::c_long, attributes: &mut Attributes) -> io::Result<libc::c_long> {
-    // SAFETY: the kernel reads and writes at most as many bytes as it is told the attributes have, and the pointers in
-    // them are to strings that outlive the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size_of::<Attributes>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-#[expect(unsafe_code, reason = "the kernel returned the number of a descriptor")]
-fn owned(descriptor: libc::c_long) -> io::Result<OwnedFd> {
-    let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
-    // SAFETY: the kernel just opened it for this process, and nothing else knows its number.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use aya::maps::{MapInfo, MapType};
 use landbridge_bpf_maps::{
-    Address, Backend, CidrKey, ConnectionEntry, ConnectionKey, Endpoint, EventBudget, EventControl,
-    IpcacheEntry, METRICS_LEN, NodeEntry, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, SocketService,
-    TrafficCount, UdpPeerKey,
+    Address, AffinityEntry, AffinityKey, Backend, CidrKey, ConnectionEntry, ConnectionKey, Endpoint,
+    EventBudget, EventControl, IpcacheEntry, METRICS_LEN, NodeEntry, PolicyEntry, PolicyKey, ServiceEntry,
+    ServiceKey, SlotGroup, SocketService, TrafficCount, UdpPeerKey,
 };
 
 use crate::error::{DatapathError, MapError};
@@ -20,10 +20,12 @@ pub(crate) const POLICY: &str = "POLICY";
 pub(crate) const NODES: &str = "NODES";
 pub(crate) const SERVICES: &str = "SERVICES";
 pub(crate) const BACKENDS: &str = "BACKENDS";
+pub(crate) const MAGLEV: &str = "MAGLEV";
 pub(crate) const METRICS: &str = "METRICS";
 pub(crate) const EVENTS: &str = "EVENTS";
 pub(crate) const EVENT_CONTROL: &str = "EVENT_CONTROL";
 pub(crate) const EVENT_BUDGET: &str = "EVENT_BUDGET";
+const AFFINITY: &str = "AFFINITY";
 pub(crate) const CONNECTIONS: &str = "CONNECTIONS";
 pub(crate) const UDP_PEERS: &str = "UDP_PEERS";
 pub(crate) const SOCKET_SERVICE: &str = "SOCKET_SERVICE";
@@ -68,7 +70,7 @@ impl fmt::Display for MapShape {
 }
 
 /// Every map of the programs, with its shape.
-pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 14] {
+pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 16] {
     use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf, SkStorage};
     [
         (IPCACHE, MapShape::of::<Address, IpcacheEntry>(Hash, sizes.ipcache)),
@@ -78,6 +80,8 @@ pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 14] {
         (NODES, MapShape::of::<u32, NodeEntry>(Array, sizes.nodes)),
         (SERVICES, MapShape::of::<ServiceKey, ServiceEntry>(Hash, sizes.services)),
         (BACKENDS, MapShape::of::<u32, Backend>(Array, sizes.backends)),
+        (MAGLEV, MapShape::of::<u32, SlotGroup>(Array, sizes.tables)),
+        (AFFINITY, MapShape::of::<AffinityKey, AffinityEntry>(LruHash, sizes.affinity)),
         (CONNECTIONS, MapShape::of::<ConnectionKey, ConnectionEntry>(LruHash, sizes.connections)),
         (UDP_PEERS, MapShape::of::<UdpPeerKey, SocketService>(LruHash, sizes.udp_peers)),
         (SOCKET_SERVICE, MapShape::of::<i32, SocketService>(SkStorage, 0)),

@@ -1,10 +1,10 @@
 //! How large the maps are.
 
-use landbridge_bpf_maps::{BACKENDS_LEN, NODES_LEN};
+use landbridge_bpf_maps::{BACKENDS_LEN, MAGLEV_LEN, NODES_LEN};
 
 /// How many entries each map may have. A node's maps keep their sizes until its pins are deleted.
 ///
-/// Hashes and tries take memory as they fill; arrays, `connections`, `udp_peers` and `events` take it at once.
+/// Hashes and tries take memory as they fill; arrays, `affinity`, `connections`, `udp_peers` and `events` take it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapSizes {
     /// Addresses of pods and nodes of the whole mesh.
@@ -21,6 +21,12 @@ pub struct MapSizes {
     pub services: u32,
     /// Backends of all services, and what is between their runs. 24 bytes each.
     pub backends: u32,
+    /// Tables of services whose backends have unequal shares, or are found by Maglev hashing: groups of 32 slots, and what is
+    /// between them. A service with 3 backends takes 16. 64 bytes each.
+    pub tables: u32,
+    /// Clients that are promised the same backend again; the one that was silent for the longest time makes room. About
+    /// 110 bytes each.
+    pub affinity: u32,
     /// Connections of this node's pods; the one that was silent for the longest time makes room. About 110 bytes each.
     pub connections: u32,
     /// Backends that sockets without a connection send to, likewise. About 120 bytes each.
@@ -39,6 +45,8 @@ impl Default for MapSizes {
             nodes: NODES_LEN,
             services: 1 << 16,
             backends: BACKENDS_LEN,
+            tables: MAGLEV_LEN,
+            affinity: 1 << 16,
             connections: 1 << 18,
             udp_peers: 1 << 16,
             events: 1 << 22,

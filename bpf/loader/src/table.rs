@@ -1,10 +1,12 @@
 //! Maps that are keyed by what they are about, with one writer.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
 
 use aya::Pod;
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{HashMap, IterableMap as _, Map, MapData};
 
+use crate::batch::{self, Unfinished};
 use crate::error::{MapError, errno};
 
 /// A hash or a trie of the datapath, as [`Datapath`](crate::Datapath) lends it.
@@ -38,6 +40,13 @@ impl<K: Pod + Ord, V: Pod> OwnedTable<K, V> {
 
     pub(crate) fn upsert(&mut self, key: &K, value: &V) -> Result<(), MapError> {
         self.map.insert(key, value, 0).map_err(|source| MapError::writing(self.name, self.size, source))
+    }
+
+    /// Writes entries in their order. If that fails, says how many were written, too.
+    pub(crate) fn upsert_all(&mut self, keys: &[K], values: &[V]) -> Result<(), (usize, MapError)> {
+        batch::update(self.map.map().fd().as_fd(), keys, values).map_err(|Unfinished { written, source }| {
+            (written, MapError::writing(self.name, self.size, source.into()))
+        })
     }
 
     pub(crate) fn remove(&mut self, key: &K) -> Result<bool, MapError> {

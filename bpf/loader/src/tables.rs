@@ -12,7 +12,9 @@ use landbridge_bpf_maps::{
 use crate::error::{DatapathError, MapError};
 use crate::nodes::Nodes;
 use crate::services::{ServiceMaps, Services};
-use crate::shape::{BACKENDS, CIDRS, CONNECTIONS, ENDPOINTS, IPCACHE, METRICS, NODES, POLICY, SERVICES};
+use crate::shape::{
+    BACKENDS, CIDRS, CONNECTIONS, ENDPOINTS, IPCACHE, MAGLEV, METRICS, NODES, POLICY, SERVICES,
+};
 use crate::sizes::MapSizes;
 use crate::table::{OwnedTable, Table};
 
@@ -33,7 +35,8 @@ impl Tables {
     pub(crate) fn take(object: &mut Ebpf, sizes: &MapSizes) -> Result<Option<Self>, DatapathError> {
         let services = OwnedTable::new(SERVICES, sizes.services, take(object, SERVICES)?)?;
         let backends = Array::try_from(take(object, BACKENDS)?).map_err(MapError::reading(BACKENDS))?;
-        let Some(services) = ServiceMaps::new(services, backends)? else { return Ok(None) };
+        let slots = Array::try_from(take(object, MAGLEV)?).map_err(MapError::reading(MAGLEV))?;
+        let Some(services) = ServiceMaps::new(services, backends, slots)? else { return Ok(None) };
         Ok(Some(Self {
             ipcache: OwnedTable::new(IPCACHE, sizes.ipcache, take(object, IPCACHE)?)?,
             cidrs: OwnedTable::new(CIDRS, sizes.cidrs, take(object, CIDRS)?)?,

@@ -30,6 +30,15 @@ impl Address {
         }
     }
 
+    /// The numbers that its halves are, the first one first: addresses are in their order.
+    #[must_use]
+    pub const fn halves(&self) -> [u64; 2] {
+        match (self.0.first_chunk(), self.0.last_chunk()) {
+            (Some(high), Some(low)) => [u64::from_be_bytes(*high), u64::from_be_bytes(*low)],
+            _ => [0; 2],
+        }
+    }
+
     /// Whether it is `::`, which stands for "none" where an address is optional.
     pub const fn is_none(self) -> bool {
         u128::from_ne_bytes(self.0) == 0

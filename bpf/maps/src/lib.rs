@@ -1,7 +1,7 @@
 //! Keys and values of the BPF maps: the contract between the kernel side and user space.
 //!
 //! ```text
-//! connect ─► SERVICES ─► BACKENDS                         sockets: a service address becomes a backend
+//! connect ─► SERVICES ─► AFFINITY, MAGLEV ─► BACKENDS      sockets: a service address becomes a backend
 //! packet ──► ENDPOINTS (whose pod?) ─► IPCACHE, CIDRS (who is the other side?) ─► POLICY, CONNECTIONS (may it?)
 //!                                          └─► NODES (where to?)                  METRICS (what became of it)
 //!                                                         EVENTS (told, while someone listens)
@@ -35,7 +35,10 @@ pub use node_config::NodeConfig;
 pub use planted::Planted;
 pub use policy::{PeerKind, PolicyEntry, PolicyKey, PolicySet, PolicyVerdict};
 pub use reason::Reason;
-pub use service::{BACKENDS_LEN, Backend, ServiceEntry, ServiceKey, SocketService, UdpPeerKey};
+pub use service::{
+    AffinityEntry, AffinityKey, Algorithm, BACKENDS_LEN, Backend, MAGLEV_LEN, SLOTS_PER_GROUP, ServiceEntry,
+    ServiceKey, ServiceSettings, SlotGroup, SocketService, UdpPeerKey,
+};
 
 /// Version of the maps' layout, part of the folder that they are pinned in: `<bpffs>/landbridge/v<schema>/`.
 /// Counts up whenever a type of this crate changes.
@@ -54,7 +57,9 @@ macro_rules! map_element {
 
 map_element! {
     Address => 16,
-    Backend => 20,
+    AffinityEntry => 32,
+    AffinityKey => 24,
+    Backend => 24,
     CidrKey => 20,
     ConnectionEntry => 16,
     ConnectionKey => 40,
@@ -67,8 +72,9 @@ map_element! {
     NodeEntry => 20,
     PolicyEntry => 8,
     PolicyKey => 12,
-    ServiceEntry => 16,
+    ServiceEntry => 32,
     ServiceKey => 20,
+    SlotGroup => 64,
     SocketService => 36,
     TrafficCount => 16,
     UdpPeerKey => 32,

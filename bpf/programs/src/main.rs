@@ -20,6 +20,7 @@ mod frame;
 mod metrics;
 mod overlay;
 mod pod;
+mod services;
 mod sockets;
 mod tables;
 #[cfg(feature = "trial")]

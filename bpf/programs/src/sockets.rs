@@ -10,7 +10,7 @@
 use aya_ebpf::{
     bindings::bpf_sock_addr,
     btf_maps::SkStorage,
-    helpers::{bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval},
+    helpers::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval},
     macros::{btf_map, cgroup_sock_addr, map},
     maps::LruHashMap,
     programs::SockAddrContext,
@@ -19,7 +19,8 @@ use landbridge_bpf_maps::{Address, Direction, Reason, ServiceKey, SocketService,
 use landbridge_bpf_verdict::packet::protocol;
 
 use crate::metrics::count;
-use crate::tables::{backend, has_socket_errors, service};
+use crate::services::{backend, service};
+use crate::tables::has_socket_errors;
 
 #[btf_map]
 static SOCKET_SERVICE: SkStorage<SocketService> = SkStorage::new();
@@ -94,12 +95,13 @@ fn translate(ctx: &SockAddrContext, family: Family, connects: bool) -> i32 {
     };
     // SAFETY: the helpers take the context, or nothing.
     let (cookie, random) = unsafe { (bpf_get_socket_cookie(ctx.sock_addr.cast()), bpf_get_prandom_u32()) };
-    // Messages of one socket stay with one backend as long as the backends stay.
-    let choice = if connects { random } else { (cookie.wrapping_mul(SPREAD) >> 32) as u32 };
-    let chosen = match choice.checked_rem(service.count) {
-        Some(place) => backend(service.first.wrapping_add(place)),
-        None => None,
+    // SAFETY: as above; the service's entry is the kernel's, which keeps it while the program runs.
+    let namespace = unsafe {
+        if (*service).affinity_seconds > 0 { bpf_get_netns_cookie(ctx.sock_addr.cast()) } else { 0 }
     };
+    // Messages of one socket stay with one backend as long as the backends stay.
+    let number = if connects { random } else { (cookie.wrapping_mul(SPREAD) >> 32) as u32 };
+    let chosen = backend(&key, service, namespace, number, !connects);
     // A socket of family IPv4 cannot go to an IPv6 address.
     let chosen = chosen.filter(|chosen| family == Family::V6 || chosen.address.ipv4().is_some());
     let Some(chosen) = chosen else {
@@ -131,8 +133,13 @@ fn translate(ctx: &SockAddrContext, family: Family, connects: bool) -> i32 {
     }
     if !connects && protocol == protocol::UDP {
         let key = UdpPeerKey { socket: cookie, address: chosen.address, port: chosen.port, reserved: [0; 6] };
-        // Without it the answer comes from the backend's address, which is still an answer.
-        let _ = UDP_PEERS.insert(key, translation, 0);
+        // Most messages follow others. A lookup takes no lock, and writing does.
+        // SAFETY: entries are replaced whole.
+        let known = unsafe { UDP_PEERS.get(key) }.is_some_and(|known| *known == translation);
+        if !known {
+            // Without it the answer comes from the backend's address, which is still an answer.
+            let _ = UDP_PEERS.insert(key, translation, 0);
+        }
     }
     Name { address: chosen.address, port: chosen.port }.write(ctx.sock_addr, family);
     PROCEED

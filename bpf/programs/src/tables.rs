@@ -13,9 +13,8 @@ use aya_ebpf::{
 #[cfg(feature = "trial")]
 use landbridge_bpf_maps::Planted;
 use landbridge_bpf_maps::{
-    Address, BACKENDS_LEN, Backend, ConnectionEntry, ConnectionKey, Direction, Endpoint, IpcacheEntry,
-    NODES_LEN, NodeConfig, NodeEntry, NodeNumber, PolicyEntry, PolicyKey, PolicySet, Reason, ServiceEntry,
-    ServiceKey, identity,
+    Address, ConnectionEntry, ConnectionKey, Direction, Endpoint, IpcacheEntry, NODES_LEN, NodeConfig,
+    NodeEntry, NodeNumber, PolicyEntry, PolicyKey, PolicySet, Reason, identity,
 };
 #[cfg(feature = "trial")]
 use landbridge_bpf_verdict::packet::tcp;
@@ -47,10 +46,6 @@ static ENDPOINTS: HashMap<Address, Endpoint> = HashMap::with_max_entries(1 << 12
 static POLICY: HashMap<PolicyKey, PolicyEntry> = HashMap::with_max_entries(1 << 18, BPF_F_NO_PREALLOC);
 #[map]
 static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionEntry> = LruHashMap::with_max_entries(1 << 18, 0);
-#[map]
-static SERVICES: HashMap<ServiceKey, ServiceEntry> = HashMap::with_max_entries(1 << 16, BPF_F_NO_PREALLOC);
-#[map]
-static BACKENDS: Array<Backend> = Array::with_max_entries(BACKENDS_LEN, 0);
 
 /// The kernel's maps.
 pub struct Maps;
@@ -133,28 +128,12 @@ pub fn endpoint(address: &Address) -> Option<&'static Endpoint> {
     unsafe { ENDPOINTS.get(address) }
 }
 
-/// The service with an address.
-#[inline(always)]
-pub fn service(key: &ServiceKey) -> Option<ServiceEntry> {
-    // SAFETY: as in `endpoint`.
-    let found = unsafe { SERVICES.get(key) }.copied();
-    #[cfg(feature = "trial")]
-    if crate::trial::planted(Planted::StaleBackend) {
-        return found.map(|found| crate::trial::stale(key, found));
-    }
-    found
-}
-
-/// A backend by its place.
-#[inline(always)]
-pub fn backend(index: u32) -> Option<Backend> {
-    BACKENDS.get(index).copied()
-}
-
 // The long parts are functions in the kernel too: each has its own stack, of which there are 512 bytes in all, and the
 // verifier follows what comes after them once instead of once for each way through them. The kernel's calling convention
 // has one number to return: the drop reason in its lowest byte, 0 for none.
 
+/// Known to the kernel by its name, which then verifies it once, for whatever it may be called with, and not once more for
+/// each way that leads to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn may_pass(
@@ -165,7 +144,7 @@ pub extern "C" fn may_pass(
     peer: u32,
 ) -> u64 {
     let ingress = ingress != 0;
-    // SAFETY: both are null or valid.
+    // SAFETY: nobody calls it with null, and the kernel wants to see that it would do no harm.
     let (Some(endpoint), Some(flow)) = (unsafe { endpoint.as_ref() }, unsafe { flow.as_ref() }) else {
         return u64::from(Reason::POLICY_DENIED.0);
     };

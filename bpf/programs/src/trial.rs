@@ -7,6 +7,9 @@ use landbridge_bpf_maps::{Address, Planted, ServiceEntry, ServiceKey};
 #[unsafe(no_mangle)]
 static PLANTED: Global<u32> = Global::new(0);
 
+/// `linux/bpf.h`
+const BPF_NOEXIST: u64 = 1;
+
 /// What each service was when it was asked for first.
 #[map]
 static STALE_SERVICES: HashMap<ServiceKey, ServiceEntry> = HashMap::with_max_entries(1 << 10, 0);
@@ -35,13 +38,8 @@ pub fn tunnel(ctx: &TcContext) -> Option<(u32, Address)> {
 
 /// The service as it was when it was asked for first.
 #[inline(always)]
-pub fn stale(key: &ServiceKey, service: ServiceEntry) -> ServiceEntry {
-    // SAFETY: entries are written once.
-    match unsafe { STALE_SERVICES.get(key) } {
-        Some(first) => *first,
-        None => {
-            let _ = STALE_SERVICES.insert(key, service, 0);
-            service
-        }
-    }
+pub fn stale(key: &ServiceKey, service: *mut ServiceEntry) -> Option<*mut ServiceEntry> {
+    // SAFETY: the kernel keeps the entry while the program runs. One that is there already is left as it is.
+    let _ = STALE_SERVICES.insert(key, unsafe { &*service }, BPF_NOEXIST);
+    STALE_SERVICES.get_ptr_mut(key)
 }

@@ -5,6 +5,7 @@
 //!                                  ├─► owner::owner_of     (who is the other side?)
 //!                                  └─► admission::admit ─┬─► a reply of a connection that was admitted: passes
 //!                                                        └─► policy::decide ─► remembered as a connection
+//!  service ─► selection::select ─► affinity, table (maglev), place ─► backend
 //! ```
 //!
 //! Everything here is generic over lookups: kernel maps in the programs, ordinary collections in tests. No panics, no
@@ -20,9 +21,12 @@ extern crate std;
 
 pub mod admission;
 pub mod budget;
+pub mod hash;
+pub mod maglev;
 pub mod owner;
 pub mod packet;
 pub mod policy;
+pub mod selection;
 pub mod sender;
 #[cfg(any(test, feature = "tables"))]
 pub mod tables;

@@ -50,10 +50,10 @@ pub use landbridge_key::{Area, LandbridgeKey, PUBLISHER_LOCK, health_prefix};
 pub use name::{InvalidName, NamespacedName, ObjectName};
 pub use node::{AddressType, Node, NodeAddress};
 pub use own::{
-    Affinity, DropCount, Entity, LabelExpression, LabelKey, LabelOperator, LocalBackend, LocalBackendPort,
-    LocalPod, LocalPort, LocalService, NodeReport, OwnRecord, PathReport, Peer, Policy, PolicyPeer,
-    PolicyPort, PolicyRule, Reader, Selector, SharedFacts, pod_range_key, pod_range_prefix,
-    service_address_key, service_address_prefix,
+    Affinity, Balance, BalanceAlgorithm, DropCount, Entity, LabelExpression, LabelKey, LabelOperator,
+    LocalBackend, LocalBackendPort, LocalPod, LocalPort, LocalService, NodeReport, OwnRecord, PathReport,
+    Peer, Policy, PolicyPeer, PolicyPort, PolicyRule, Reader, Selector, SharedFacts, pod_range_key,
+    pod_range_prefix, service_address_key, service_address_prefix,
 };
 pub use prefix::{Family, InvalidPrefix, IpOrPrefix, IpPrefix, Ipv4Prefix, Ipv6Prefix, Prefix};
 pub use rejection::{RecordError, Rejection};

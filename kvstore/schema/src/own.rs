@@ -17,6 +17,7 @@
 //! is missing has its default. Both sides are ours and of one cluster, so that a record which cannot be read is a fault
 //! to show, not an attack: reading still ends in a [`RecordError`] and never in a panic.
 
+mod balance;
 mod facts;
 mod health;
 mod peer;
@@ -25,6 +26,7 @@ mod policy;
 mod service;
 mod text;
 
+pub use balance::{Balance, BalanceAlgorithm};
 pub use facts::SharedFacts;
 pub use health::{DropCount, NodeReport, PathReport};
 pub use peer::{Peer, Reader};

@@ -78,9 +78,9 @@ fn node(rules: u32) -> Result<Trial> {
     };
     let mut trial = Trial::load(Build::Released, config, &MapSizes::default())?;
     let set = PolicySet(1);
-    let pod = Endpoint { interface: 1, identity: 1 << SHIFT | 300, egress: set, ..Endpoint::default() };
+    let pod = Endpoint { interface: 1, identity: (1 << SHIFT) + 300, egress: set, ..Endpoint::default() };
     trial.tables.endpoints().upsert(&POD.into(), &pod)?;
-    let far = IpcacheEntry { identity: 2 << SHIFT | 300, node: NodeNumber(1) };
+    let far = IpcacheEntry { identity: (2 << SHIFT) + 300, node: NodeNumber(1) };
     trial.tables.ipcache().upsert(&FAR.into(), &far)?;
     let underlay = Address::from(Ipv4Addr::new(172, 30, 2, 1));
     trial.tables.nodes().set(NodeNumber(1), NodeEntry { underlay, cluster: 2 })?;

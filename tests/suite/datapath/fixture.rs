@@ -57,6 +57,8 @@ pub(super) const SIZES: MapSizes = MapSizes {
     nodes: 1 << 6,
     services: 1 << 6,
     backends: 1 << 8,
+    tables: 1 << 7,
+    affinity: 1 << 8,
     connections: 1 << 12,
     udp_peers: 1 << 10,
     events: 1 << 14,

@@ -2,22 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 use landbridge_bpf_loader::maps::{
     Backend, CidrKey, Endpoint, IPV4_PREFIX_BITS, IpcacheEntry, NodeEntry, NodeNumber, ServiceKey,
+    ServiceSettings,
 };
 use landbridge_bpf_loader::{Datapath, DatapathError, MapError, MapSizes};
 use landbridge_lab::requirement::{Requirement, met};
 
 use super::fixture::{SIZES, address, ip, one_node, options, version_folder};
 
+/// A large cluster's.
+const SERVICES: u32 = 20_000;
+
 fn service(last: u8) -> ServiceKey {
     ServiceKey { address: address(Ipv4Addr::new(10, 96, 0, last)), port: [0, 80], protocol: 6, scope: 0 }
 }
 
+fn numbered(service: u32) -> ServiceSettings {
+    ServiceSettings { service, ..ServiceSettings::default() }
+}
+
 fn backends(first: u8, count: u8) -> Vec<Backend> {
-    let backend =
-        |number| Backend { address: address(Ipv4Addr::new(10, 1, 1, number)), port: [0, 80], cluster: 1 };
+    let backend = |number| Backend::new(address(Ipv4Addr::new(10, 1, 1, number)), [0, 80], 1);
     (first..first + count).map(backend).collect()
 }
 
@@ -68,12 +76,13 @@ fn what_is_written_is_read_back_by_the_next_process() {
     }
 
     let mut services = datapath.services();
-    services.set(service(1), 11, &backends(1, 3)).unwrap();
-    services.set(service(2), 12, &[]).unwrap();
-    services.set(service(3), 13, &backends(9, 1)).unwrap();
-    services.set(service(1), 11, &backends(5, 2)).unwrap();
+    services.set(service(1), numbered(11), &backends(1, 3)).unwrap();
+    services.set(service(2), numbered(12), &[]).unwrap();
+    services.set(service(3), numbered(13), &backends(9, 1)).unwrap();
+    services.set(service(1), numbered(11), &backends(5, 2)).unwrap();
     assert!(services.remove(&service(3)).unwrap() && !services.remove(&service(3)).unwrap());
-    let expected = BTreeMap::from([(service(1), (11, backends(5, 2))), (service(2), (12, vec![]))]);
+    let expected =
+        BTreeMap::from([(service(1), (numbered(11), backends(5, 2))), (service(2), (numbered(12), vec![]))]);
     assert_eq!(services.entries().unwrap(), expected);
 
     drop(datapath);
@@ -83,11 +92,60 @@ fn what_is_written_is_read_back_by_the_next_process() {
     assert_eq!(datapath.nodes().entries().unwrap(), BTreeMap::from([(NodeNumber(5), there)]));
     // It knows which backends are in use, too.
     for last in 10..30 {
-        datapath.services().set(service(last), 1, &backends(last, 4)).unwrap();
+        datapath.services().set(service(last), numbered(1), &backends(last, 4)).unwrap();
     }
     let entries = datapath.services().entries().unwrap();
-    assert_eq!(entries[&service(1)], (11, backends(5, 2)));
+    assert_eq!(entries[&service(1)], (numbered(11), backends(5, 2)));
     assert!((10..30).all(|last| entries[&service(last)].1 == backends(last, 4)));
+}
+
+#[test]
+fn many_services_are_written_at_once_and_read_back() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
+        return;
+    }
+    let (_lab, node) = one_node("many");
+    let mut options = options(&node, 1);
+    options.sizes = MapSizes { services: 1 << 15, backends: 1 << 17, tables: 1 << 15, ..SIZES };
+    let open = || node.inside(|| Datapath::open(&options)).unwrap().unwrap();
+    let mut datapath = open();
+    let key =
+        |number: u32| ServiceKey { address: address(Ipv4Addr::from(0x0a60_0000 + number)), ..service(0) };
+    let runs: Vec<Vec<Backend>> = (0..SERVICES)
+        .map(|number| {
+            // Every tenth has a table.
+            let weight = if number % 10 == 0 { 3 } else { 1 };
+            let mut run = backends(u8::try_from(number % 200).unwrap(), 3);
+            run[0].weight = weight;
+            run
+        })
+        .collect();
+    let all: BTreeMap<_, _> = (0..SERVICES)
+        .zip(&runs)
+        .map(|(number, run)| (key(number), (numbered(number), run.as_slice())))
+        .collect();
+    let begin = Instant::now();
+    datapath.services().load(&all).unwrap();
+    println!("{SERVICES} services with 3 backends each, written in {:?}", begin.elapsed());
+    let begin = Instant::now();
+    for number in 0..1000 {
+        datapath.services().set(key(number), numbered(number), &runs[number as usize]).unwrap();
+    }
+    println!("one change takes {:?}", begin.elapsed() / 1000);
+    drop(datapath);
+
+    let mut datapath = open();
+    let read = datapath.services().entries().unwrap();
+    let read: BTreeMap<_, _> =
+        read.iter().map(|(key, (settings, run))| (*key, (*settings, run.as_slice()))).collect();
+    assert!(read == all);
+    for number in 0..SERVICES {
+        assert!(datapath.services().remove(&key(number)).unwrap());
+    }
+    // All of the room is there again.
+    let one: Vec<Backend> =
+        (0..1 << 17).map(|number| Backend { address: key(number).address, ..backends(1, 1)[0] }).collect();
+    datapath.services().set(service(1), numbered(1), &one).unwrap();
 }
 
 #[test]
@@ -97,7 +155,7 @@ fn a_map_that_is_full_is_named_with_its_size() {
     }
     let (_lab, node) = one_node("full");
     let mut options = options(&node, 1);
-    options.sizes = MapSizes { endpoints: 4, cidrs: 4, services: 4, backends: 8, ..SIZES };
+    options.sizes = MapSizes { endpoints: 4, cidrs: 4, services: 4, backends: 8, tables: 16, ..SIZES };
     let mut datapath = node.inside(|| Datapath::open(&options)).unwrap().unwrap();
     let at = |last| address(Ipv4Addr::new(10, 1, 1, last));
     let error =
@@ -108,18 +166,28 @@ fn a_map_that_is_full_is_named_with_its_size() {
     let error = (0..=4).find_map(|last| datapath.cidrs().upsert(&prefix(last), &entry).err()).unwrap();
     assert!(error.to_string().starts_with("the map CIDRS is full with 4 entries"), "{error}");
 
+    // Two tables of 8 groups each, one of them beside the old one.
+    let weighted = [Backend { weight: 2, ..backends(1, 1)[0] }, backends(2, 1)[0]];
     let mut services = datapath.services();
-    services.set(service(1), 1, &backends(1, 5)).unwrap();
-    let error = services.set(service(1), 1, &backends(1, 6)).unwrap_err();
+    for _ in 0..20 {
+        services.set(service(1), numbered(1), &weighted).unwrap();
+    }
+    services.set(service(2), numbered(1), &weighted).unwrap();
+    let error = services.set(service(3), numbered(1), &weighted).unwrap_err();
+    assert!(matches!(error, MapError::Full { map: "MAGLEV", size: 16 }), "{error:?}");
+    assert!(services.remove(&service(2)).unwrap());
+    assert!(services.remove(&service(1)).unwrap());
+    services.set(service(1), numbered(1), &backends(1, 5)).unwrap();
+    let error = services.set(service(1), numbered(1), &backends(1, 6)).unwrap_err();
     assert!(matches!(error, MapError::Full { map: "BACKENDS", size: 8 }), "{error:?}");
     assert_eq!(services.entries().unwrap()[&service(1)].1, backends(1, 5), "the old ones stay");
     for last in 2..5 {
-        services.set(service(last), 1, &[]).unwrap();
+        services.set(service(last), numbered(1), &[]).unwrap();
     }
-    let error = services.set(service(5), 1, &backends(1, 1)).unwrap_err();
+    let error = services.set(service(5), numbered(1), &backends(1, 1)).unwrap_err();
     assert!(matches!(error, MapError::Full { map: "SERVICES", size: 4 }), "{error:?}");
     assert!(services.remove(&service(2)).unwrap());
-    services.set(service(5), 1, &backends(1, 3)).unwrap();
+    services.set(service(5), numbered(1), &backends(1, 3)).unwrap();
 }
 
 #[test]

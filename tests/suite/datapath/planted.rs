@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use landbridge_bpf_loader::Build;
-use landbridge_bpf_loader::maps::{Backend, Planted, ServiceKey};
+use landbridge_bpf_loader::maps::{Backend, Planted, ServiceKey, ServiceSettings};
 use landbridge_lab::requirement::{Requirement, met};
 
 use super::fixture::{address, one_node, opened};
@@ -30,8 +30,8 @@ fn sockets_reach_the_backend_of_now_and_see_the_service(build: Build) -> Result<
     let local = Ipv4Addr::LOCALHOST;
     for name in ["first", "second"] {
         let port = named_server(&host, local, name).to_be_bytes();
-        let backend = Backend { address: address(local), port, cluster: 1 };
-        datapath.services().set(key, 1, &[backend]).unwrap();
+        let backend = Backend { address: address(local), port, cluster: 1, ..Backend::default() };
+        datapath.services().set(key, ServiceSettings::default(), &[backend]).unwrap();
         let (answer, right) =
             (ask(&host, &format!("connect {service}:80")), format!("{service}:80 says {name}"));
         if answer != right {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use landbridge_bpf_loader::maps::{
     Address, Direction, Endpoint, IpcacheEntry, NodeEntry, NodeNumber, PeerKind, Planted, PolicyEntry,
-    PolicyKey, PolicySet, PolicyVerdict, Reason, ServiceKey, identity,
+    PolicyKey, PolicySet, PolicyVerdict, Reason, ServiceKey, ServiceSettings, identity,
 };
 use landbridge_bpf_loader::{Build, Trial, TrialAction, TrialPacket};
 use landbridge_lab::requirement::{Requirement, met};
@@ -158,7 +158,7 @@ fn every_reason_is_one_that_a_packet_was_dropped_for() {
     let mut datapath = opened(&host, Build::Released);
     let service = Ipv4Addr::new(10, 96, 0, 1);
     let key = ServiceKey { address: Address::from(service), port: [0, 80], protocol: TCP, scope: 0 };
-    datapath.services().set(key, 1, &[]).unwrap();
+    datapath.services().set(key, ServiceSettings::default(), &[]).unwrap();
     assert_eq!(ask(&host, &format!("connect {service}:80")), "ConnectionRefused");
     assert_eq!(datapath.count(Reason::NO_SERVICE_BACKEND, OUT).unwrap().packets, 1);
     seen.0.insert(Reason::NO_SERVICE_BACKEND);

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use landbridge_bpf_loader::maps::{Backend, Direction, Reason, ServiceKey};
+use landbridge_bpf_loader::maps::{Algorithm, Backend, Direction, Reason, ServiceKey, ServiceSettings};
 use landbridge_lab::Host;
 use landbridge_lab::requirement::{Requirement, met};
 
@@ -21,6 +21,10 @@ const UDP: u8 = 17;
 const ORDER: &str = "LANDBRIDGE_TEST_SOCKET_ORDER";
 const TEST: &str = "datapath::services::sockets_reach_backends_by_the_name_of_their_service";
 const PREFIX: &str = "answer: ";
+
+fn numbered(service: u32) -> ServiceSettings {
+    ServiceSettings { service, ..ServiceSettings::default() }
+}
 
 /// Follows an order in a process of the pod, and prints what it saw.
 fn obey(order: &str) {
@@ -40,6 +44,16 @@ fn obey(order: &str) {
                 Ok(format!("{} says {}", stream.peer_addr()?, String::from_utf8_lossy(&buffer[..len])))
             })
             .unwrap_or_else(|error| format!("{:?}", error.kind())),
+        "count" => {
+            let mut names: BTreeMap<String, u32> = BTreeMap::new();
+            for _ in 0..words[2].parse().unwrap() {
+                let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
+                let mut name = String::new();
+                stream.read_to_string(&mut name).unwrap();
+                *names.entry(name).or_default() += 1;
+            }
+            names.iter().map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ")
+        }
         "send" => {
             let socket = udp();
             let outcome = socket.send_to(b"who?", to).and_then(|_| {
@@ -128,7 +142,7 @@ fn sockets_reach_backends_by_the_name_of_their_service() {
     let client = mesh.a.pods[0].host.clone();
     let backend = |pod: &super::fixture::Pod, name, cluster| {
         let port = named_server(&pod.host, pod.address, name).to_be_bytes();
-        Backend { address: address(pod.address), port, cluster }
+        Backend::new(address(pod.address), port, cluster)
     };
     let near = backend(&mesh.a.pods[1], "near", 1);
     let far = backend(&mesh.b.pods[0], "far", 2);
@@ -139,8 +153,8 @@ fn sockets_reach_backends_by_the_name_of_their_service() {
         scope: 0,
     };
     let mut services = mesh.a.datapath.services();
-    services.set(key(TCP), 7, &[near, far]).unwrap();
-    services.set(key(UDP), 8, &[far]).unwrap();
+    services.set(key(TCP), numbered(7), &[near, far]).unwrap();
+    services.set(key(UDP), numbered(8), &[far]).unwrap();
 
     // Each of them gets its share, and the application never sees which.
     let mut answers: BTreeMap<String, u32> = BTreeMap::new();
@@ -168,14 +182,82 @@ fn sockets_reach_backends_by_the_name_of_their_service() {
     assert_eq!(both, format!("10.96.0.5:80 {direct} 10.96.0.5:80"));
 
     // Fewer backends, then none, then no service.
-    mesh.a.datapath.services().set(key(TCP), 7, &[near]).unwrap();
+    mesh.a.datapath.services().set(key(TCP), numbered(7), &[near]).unwrap();
     for _ in 0..6 {
         assert_eq!(ask(&client, "connect 10.96.0.5:80"), "10.96.0.5:80 says near");
     }
-    mesh.a.datapath.services().set(key(TCP), 7, &[]).unwrap();
-    mesh.a.datapath.services().set(key(UDP), 8, &[]).unwrap();
+    mesh.a.datapath.services().set(key(TCP), numbered(7), &[]).unwrap();
+    mesh.a.datapath.services().set(key(UDP), numbered(8), &[]).unwrap();
     assert_eq!(ask(&client, "connect 10.96.0.5:80"), "ConnectionRefused");
     assert_eq!(ask(&client, "connect [::ffff:10.96.0.5]:80"), "ConnectionRefused");
     assert_eq!(ask(&client, "send 10.96.0.5:80"), "ConnectionRefused");
     assert_eq!(mesh.a.packets(Reason::NO_SERVICE_BACKEND, Direction::Egress), 3);
+}
+
+/// Says how often each name answered.
+fn shares(pod: &Host, to: &str, connections: u32) -> BTreeMap<String, u32> {
+    let answer = ask(pod, &format!("count {to} {connections}"));
+    let share = |text: &str| {
+        let (name, count) = text.split_once('=').unwrap();
+        (name.to_owned(), count.parse().unwrap())
+    };
+    answer.split(' ').map(share).collect()
+}
+
+#[test]
+fn connections_are_spread_as_the_service_says() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
+        return;
+    }
+    let mut mesh = Mesh::start("spread", 2);
+    let client = mesh.a.pods[0].host.clone();
+    let node = mesh.a.host.clone();
+    let backend = |pod: &super::fixture::Pod, name, weight| Backend {
+        weight,
+        ..Backend::new(address(pod.address), named_server(&pod.host, pod.address, name).to_be_bytes(), 1)
+    };
+    let near = backend(&mesh.a.pods[1], "near", 3);
+    let far = backend(&mesh.b.pods[0], "far", 1);
+    let key = ServiceKey {
+        address: address(Ipv4Addr::new(10, 96, 0, 6)),
+        port: 80u16.to_be_bytes(),
+        protocol: TCP,
+        scope: 0,
+    };
+    let to = "10.96.0.6:80";
+    let with = |algorithm| ServiceSettings { algorithm, ..numbered(9) };
+    let alike = [Backend { weight: 1, ..near }, far];
+
+    // Exactly in turn, whoever asks, and after a change of the backends too.
+    mesh.a.datapath.services().set(key, with(Algorithm::RoundRobin), &alike).unwrap();
+    let half = BTreeMap::from([("far".to_owned(), 10), ("near".to_owned(), 10)]);
+    assert_eq!(shares(&client, to, 20), half);
+    assert_eq!(shares(&node, to, 20), half, "also from the node itself");
+    assert_eq!(shares(&client, to, 1).len(), 1);
+    let first = shares(&client, to, 1);
+    mesh.a.datapath.services().set(key, with(Algorithm::RoundRobin), &alike).unwrap();
+    assert_ne!(shares(&client, to, 1), first);
+
+    // Three of four, of 400: 300 and six times the standard deviation.
+    for algorithm in [Algorithm::Random, Algorithm::Maglev] {
+        mesh.a.datapath.services().set(key, with(algorithm), &[near, far]).unwrap();
+        let near = shares(&client, to, 400)["near"];
+        assert!((248..=352).contains(&near), "{algorithm:?}: {near} of 400");
+    }
+
+    // A pod stays with its backend while the service has it, and so does another pod with its own.
+    let sticky = ServiceSettings { affinity_seconds: 3600, ..with(Algorithm::RoundRobin) };
+    mesh.a.datapath.services().set(key, sticky, &alike).unwrap();
+    let first = shares(&client, to, 10);
+    let second = shares(&mesh.a.pods[1].host, to, 10);
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert_ne!(first, second, "the second had the next turn");
+    let kept = if first.contains_key("near") { near } else { far };
+    mesh.a.datapath.services().set(key, sticky, &[kept]).unwrap();
+    assert_eq!(
+        (shares(&client, to, 1).len(), shares(&mesh.a.pods[1].host, to, 1).keys().next()),
+        (1, first.keys().next())
+    );
+    mesh.a.datapath.services().set(key, sticky, &alike).unwrap();
+    assert_eq!(shares(&mesh.a.pods[1].host, to, 10), first, "it moved, and stays");
 }

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use landbridge_agent_mesh::{BackendCount, Desired, Mesh, Problem, Reachability};
-use landbridge_bpf_maps::ServiceKey;
-use landbridge_kvstore_schema::{Affinity, LocalBackend, LocalService, Protocol};
+use landbridge_bpf_maps::{Algorithm, ServiceKey, ServiceSettings};
+use landbridge_kvstore_schema::{
+    Affinity, Balance, BalanceAlgorithm, ClusterName, LocalBackend, LocalService, Protocol,
+};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -38,6 +40,7 @@ fn global(affinity: Affinity, backends: &[(&str, LocalBackend)]) -> LocalService
         global: true,
         shared: true,
         affinity,
+        balance: Balance::default(),
         backends: backends.iter().map(|(address, backend)| (ip(address), backend.clone())).collect(),
     }
 }
@@ -62,6 +65,57 @@ fn remote() -> [Record; 2] {
 
 fn with(service: &LocalService, remote: impl IntoIterator<Item = Record>) -> Mesh {
     mesh(nodes().into_iter().chain([local_service("shop/cart", service)]).chain(remote))
+}
+
+/// Where connections to port 80 of the one service go, as a text of addresses with weights.
+fn weights(mesh: &mut Mesh) -> String {
+    let desired = mesh.desired();
+    let backends = desired.services[&key(VIP, 80, 6)].backends.iter();
+    let texts = backends.map(|backend| format!("{}*{}", IpAddr::from(backend.address), backend.weight));
+    texts.collect::<Vec<_>>().join(" ")
+}
+
+fn weighted(weights: &[(&str, u32)], backends: &[(&str, LocalBackend)]) -> LocalService {
+    let weights = weights.iter().map(|(cluster, weight)| (ClusterName::new(cluster).unwrap(), *weight));
+    let balance = Balance { weights: weights.collect(), ..Balance::default() };
+    LocalService { balance, ..global(Affinity::None, backends) }
+}
+
+#[test]
+fn clusters_get_their_shares() {
+    let two_here = [("10.1.1.9", up()), ("10.1.1.8", up())];
+    let split = weighted(&[("a", 50), ("b", 40), ("c", 10)], &two_here);
+    assert_eq!(weights(&mut with(&split, remote())), "10.1.1.8*5 10.1.1.9*5 10.2.1.9*8 10.3.1.9*2");
+    let [b, _] = remote();
+    assert_eq!(weights(&mut with(&split, [b])), "10.1.1.8*5 10.1.1.9*5 10.2.1.9*8", "c's goes to the others");
+    let only_here = LocalService { global: false, ..split };
+    assert_eq!(weights(&mut with(&only_here, remote())), "10.1.1.8*1 10.1.1.9*1");
+}
+
+#[test]
+fn a_cluster_without_a_share_is_for_when_no_other_is_left() {
+    for shares in [&[("a", 1), ("b", 1), ("c", 0)][..], &[("a", 1), ("b", 1)]] {
+        let service = weighted(shares, &[("10.1.1.9", up())]);
+        assert_eq!(weights(&mut with(&service, remote())), "10.1.1.9*1 10.2.1.9*1");
+        let [_, c] = remote();
+        let service = weighted(shares, &[("10.1.1.9", starting())]);
+        assert_eq!(weights(&mut with(&service, [c])), "10.3.1.9*1");
+    }
+}
+
+#[test]
+fn a_service_says_how_connections_are_spread() {
+    for (declared, expected) in [
+        (BalanceAlgorithm::Random, Algorithm::Random),
+        (BalanceAlgorithm::RoundRobin, Algorithm::RoundRobin),
+        (BalanceAlgorithm::Maglev, Algorithm::Maglev),
+    ] {
+        let balance = Balance { algorithm: declared, session_affinity_seconds: 600, ..Balance::default() };
+        let service = LocalService { balance, ..global(Affinity::None, &[("10.1.1.9", up())]) };
+        let settings = with(&service, []).desired().services[&key(VIP, 80, 6)].settings;
+        let expected = ServiceSettings { algorithm: expected, affinity_seconds: 600, ..settings };
+        assert_eq!(settings, expected);
+    }
 }
 
 /// clustermesh-schema §3.2: "Key of merging = namespace + name".
@@ -374,6 +428,7 @@ proptest! {
             global: is_global,
             shared: false,
             affinity,
+            balance: Balance::default(),
             backends: local.collect(),
         };
         let remote = ["b", "c"].map(|cluster| {
@@ -400,7 +455,7 @@ proptest! {
             }
         }
         prop_assert_eq!(desired.services.len(), seen.len());
-        let numbers: BTreeSet<_> = desired.services.values().map(|spec| spec.service).collect();
+        let numbers: BTreeSet<_> = desired.services.values().map(|spec| spec.settings.service).collect();
         prop_assert!(numbers.len() <= 1 && !numbers.contains(&0));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use landbridge_agent_mesh::{Desired, MapWrite, ServiceSpec};
 use landbridge_bpf_maps::{
     Address, Backend, CidrKey, Endpoint, IpcacheEntry, NodeEntry, NodeNumber, PolicyEntry, PolicyKey,
-    PolicySet, PolicyVerdict, ServiceKey,
+    PolicySet, PolicyVerdict, ServiceKey, ServiceSettings,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -84,7 +84,13 @@ fn any_desired(sets: Sets) -> impl Strategy<Value = Desired> {
                         let backends =
                             backends.into_iter().map(|ip| Backend { address: pod(ip), ..Backend::default() });
                         let key = ServiceKey { address: pod(ip), ..ServiceKey::default() };
-                        (key, ServiceSpec { service, backends: backends.collect() })
+                        (
+                            key,
+                            ServiceSpec {
+                                settings: ServiceSettings { service, ..Default::default() },
+                                backends: backends.collect(),
+                            },
+                        )
                     })
                     .collect(),
             }

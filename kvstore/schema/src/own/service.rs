@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
+use super::balance::Balance;
 use super::{OwnRecord, folder, key, namespaced_key};
 use crate::{Area, KeyPrefix, LandbridgeKey, NamespacedName, ObjectName, Protocol};
 
@@ -33,6 +34,9 @@ pub struct LocalService {
     /// Which backends come first (`service.cilium.io/affinity`).
     #[serde(default)]
     pub affinity: Affinity,
+    /// How connections are spread over the backends that come first.
+    #[serde(default, skip_serializing_if = "Balance::is_default")]
+    pub balance: Balance,
     /// Backends of this cluster, by address.
     #[serde(default)]
     pub backends: BTreeMap<IpAddr, LocalBackend>,

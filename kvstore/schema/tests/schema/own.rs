@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use landbridge_kvstore_schema::{
-    Affinity, Area, ClusterName, DropCount, Entity, LabelExpression, LabelKey, LabelOperator, LandbridgeKey,
-    LocalBackend, LocalBackendPort, LocalPod, LocalPort, LocalService, NamespacedName, NodeReport,
-    ObjectName, OwnRecord, PathReport, Peer, Policy, PolicyPeer, PolicyPort, PolicyRule, Protocol, Reader,
-    Selector, service_address_key,
+    Affinity, Area, Balance, BalanceAlgorithm, ClusterName, DropCount, Entity, LabelExpression, LabelKey,
+    LabelOperator, LandbridgeKey, LocalBackend, LocalBackendPort, LocalPod, LocalPort, LocalService,
+    NamespacedName, NodeReport, ObjectName, OwnRecord, PathReport, Peer, Policy, PolicyPeer, PolicyPort,
+    PolicyRule, Protocol, Reader, Selector, service_address_key,
 };
 
 fn cart() -> NamespacedName {
@@ -66,12 +66,21 @@ fn services_are_read_back() {
         global: true,
         shared: true,
         affinity: Affinity::Local,
+        balance: Balance::default(),
         backends: BTreeMap::from([("10.1.1.10".parse().unwrap(), backend)]),
     };
     assert_eq!(
         written(&service),
         r#"{"addresses":["10.96.0.7"],"ports":[{"name":"http","protocol":"TCP","port":80}],"global":true,"shared":true,"affinity":"local","backends":{"10.1.1.10":{"node":"a1","ports":{"http":{"protocol":"TCP","port":8080}},"ready":true,"serving":true,"terminating":false}}}"#
     );
+    let balance = Balance {
+        algorithm: BalanceAlgorithm::RoundRobin,
+        session_affinity_seconds: 600,
+        weights: BTreeMap::from([(cluster("b"), 10)]),
+    };
+    let balanced = LocalService { balance, ..LocalService::default() };
+    let text = r#""balance":{"algorithm":"round-robin","sessionAffinitySeconds":600,"weights":{"b":10}}"#;
+    assert!(written(&balanced).contains(text), "{}", written(&balanced));
 }
 
 #[test]

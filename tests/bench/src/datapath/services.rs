@@ -5,7 +5,7 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Instant;
 
 use anyhow::Result;
-use landbridge_bpf_loader::maps::{Backend, ServiceKey};
+use landbridge_bpf_loader::maps::{Backend, ServiceKey, ServiceSettings};
 use landbridge_bpf_loader::{Datapath, MapSizes};
 
 use super::kube_proxy::{self, SERVICE_PORT, Service, service_address};
@@ -186,11 +186,7 @@ fn ours(network: &Network, count: u32, backends: &[SocketAddrV4]) -> Result<(Dat
     let mut datapath = take_over(network, 1, 2, sizes)?;
     let run: Vec<Backend> = backends
         .iter()
-        .map(|backend| Backend {
-            address: (*backend.ip()).into(),
-            port: backend.port().to_be_bytes(),
-            cluster: 1,
-        })
+        .map(|backend| Backend::new((*backend.ip()).into(), backend.port().to_be_bytes(), 1))
         .collect();
     let key = |number| ServiceKey {
         address: service_address(number).into(),
@@ -198,15 +194,15 @@ fn ours(network: &Network, count: u32, backends: &[SocketAddrV4]) -> Result<(Dat
         protocol: TCP,
         scope: 0,
     };
+    let settings = |number| ServiceSettings { service: number + 1, ..ServiceSettings::default() };
+    let all = (0..count).map(|number| (key(number), (settings(number), run.as_slice()))).collect();
     let start = Instant::now();
-    for number in 0..count {
-        datapath.services().set(key(number), number + 1, &run)?;
-    }
+    datapath.services().load(&all)?;
     let load = start.elapsed().as_secs_f64();
     let changes = (0..CHANGES).map(|turn| {
         let backends = if turn % 2 == 0 { &run[..2] } else { &run[..] };
         let start = Instant::now();
-        datapath.services().set(key(count / 2), count / 2 + 1, backends)?;
+        datapath.services().set(key(count / 2), settings(count / 2), backends)?;
         Ok(start.elapsed().as_secs_f64())
     });
     let change = median(changes.collect::<Result<_>>()?);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use landbridge_bpf_loader::MapSizes;
-use landbridge_bpf_loader::maps::{Backend, ServiceKey};
+use landbridge_bpf_loader::maps::{Backend, ServiceKey, ServiceSettings};
 
 use super::kube_proxy::{SERVICE_PORT, service_address};
 use super::median;
@@ -30,17 +30,16 @@ pub(super) fn rows() -> Result<Vec<Row>> {
             scope: 0,
         };
         let run = |number: u32| -> Vec<Backend> {
-            let backend = |place| Backend {
-                address: service_address(number * BACKENDS + place).into(),
-                port: 8080u16.to_be_bytes(),
-                cluster: 1,
-            };
-            (0..BACKENDS).map(backend).collect()
+            let address = |place| service_address(number * BACKENDS + place).into();
+            (0..BACKENDS).map(|place| Backend::new(address(place), 8080u16.to_be_bytes(), 1)).collect()
         };
+        let settings = |number| ServiceSettings { service: number + 1, ..ServiceSettings::default() };
+        let runs: Vec<Vec<Backend>> = (0..count).map(run).collect();
+        let all =
+            (0..count).zip(&runs).map(|(number, run)| (key(number), (settings(number), run.as_slice())));
+        let all = all.collect();
         let start = Instant::now();
-        for number in 0..count {
-            datapath.services().set(key(number), number + 1, &run(number))?;
-        }
+        datapath.services().load(&all)?;
         let load = start.elapsed().as_secs_f64() * 1e3;
         rows.push(Row::new(
             format!("load of {count} services of {BACKENDS} backends"),
@@ -53,7 +52,7 @@ pub(super) fn rows() -> Result<Vec<Row>> {
             let number = turn.wrapping_mul(7919) % count;
             let backends = run(number + 1 + turn);
             let start = Instant::now();
-            datapath.services().set(key(number), number + 1, &backends)?;
+            datapath.services().set(key(number), settings(number), &backends)?;
             changes.push(start.elapsed().as_secs_f64() * 1e6);
         }
         let metric = format!("change of one of {count} services");
