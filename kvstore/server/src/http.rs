@@ -12,6 +12,7 @@
 //! - A client that is slow to say what it wants is cut off: it has a deadline for the first bytes, for the head of a request
 //!   and for the body of one that is answered once.
 
+mod authority;
 mod body;
 mod calls;
 mod gateway;

@@ -1,13 +1,19 @@
-//! Tells HTTP/2 from HTTP/1 by the first bytes, and gives them back.
+//! Tells HTTP/2 from HTTP/1 by the first bytes, and gives them back; has what old clients say mended.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::authority::Mender;
 
 /// What an HTTP/2 connection begins with (RFC 9113, 3.4).
 const HTTP2: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How much is read at a time before a connection is handed on as it is.
+const CHUNK: usize = 4 << 10;
 
 /// A connection whose first bytes were looked at.
 #[derive(Debug)]
@@ -17,6 +23,11 @@ pub(super) struct Opened<T> {
     /// Of `seen`: how many were read, and how many of these were given back.
     read: usize,
     given: usize,
+    mender: Mender,
+    /// What was read and not handed on yet, as long as there may be something to mend.
+    held: BytesMut,
+    /// How much of `held` may be.
+    ready: usize,
 }
 
 impl<T: AsyncRead + Unpin> Opened<T> {
@@ -33,7 +44,28 @@ impl<T: AsyncRead + Unpin> Opened<T> {
             }
         }
         let is_http2 = seen[..read] == HTTP2[..];
-        Ok((Self { connection, seen, read, given: 0 }, is_http2))
+        let (mender, held) = (Mender::default(), BytesMut::new());
+        Ok((Self { connection, seen, read, given: 0, mender, held, ready: 0 }, is_http2))
+    }
+
+    /// Reads until there is something to hand on, which may be the end.
+    fn poll_held(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.ready == 0 {
+            let held = self.held.len();
+            self.held.resize(held + CHUNK, 0);
+            let mut chunk = ReadBuf::new(&mut self.held[held..]);
+            let polled = Pin::new(&mut self.connection).poll_read(context, &mut chunk);
+            let more = chunk.filled().len();
+            self.held.truncate(held + more);
+            ready!(polled)?;
+            if more == 0 {
+                // The rest of what was cut off, if there is any.
+                self.ready = held;
+                break;
+            }
+            self.ready = self.mender.mend(&mut self.held);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -44,7 +76,16 @@ impl<T: AsyncRead + Unpin> AsyncRead for Opened<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.given == self.read {
-            return Pin::new(&mut self.connection).poll_read(context, buffer);
+            let is_http2 = self.seen == *HTTP2;
+            if !is_http2 || self.mender.is_done() && self.held.is_empty() {
+                return Pin::new(&mut self.connection).poll_read(context, buffer);
+            }
+            ready!(self.poll_held(context))?;
+            let ready = self.ready.min(buffer.remaining());
+            buffer.put_slice(&self.held[..ready]);
+            self.held.advance(ready);
+            self.ready -= ready;
+            return Poll::Ready(Ok(()));
         }
         let end = self.read.min(self.given + buffer.remaining());
         buffer.put_slice(&self.seen[self.given..end]);
