@@ -265,7 +265,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         }),
         3 => txn.prop_map(|(compare, success, failure)| Command::Txn(TxnRequest { compare, success, failure })),
         2 => (1i64..4).prop_map(|id| Command::LeaseGrant { id: lease(id), ttl_seconds: 3600 }),
-        1 => (1i64..4).prop_map(|id| Command::LeaseRevoke { id: lease(id) }),
+        1 => (1i64..4).prop_map(|id| Command::LeaseRevoke { id: lease(id), within: None }),
         1 => (1i64..60).prop_map(|revision| Command::Compact { revision }),
         2 => any_change().prop_map(|change| Command::Auth(AuthCommand { by: "root".into(), change })),
     ]
@@ -308,7 +308,7 @@ fn apply((store, auth): &mut (Store, Arc<AuthStore>), command: &Command) -> Resu
         Command::LeaseGrant { id, ttl_seconds } => {
             store.grant_lease(*id, *ttl_seconds).map(|()| Outcome::LeaseGranted)
         }
-        Command::LeaseRevoke { id } => store.revoke_lease(*id).map(|()| Outcome::LeaseRevoked),
+        Command::LeaseRevoke { id, .. } => store.revoke_lease(*id).map(|()| Outcome::LeaseRevoked),
         Command::Auth(command) => Ok(Outcome::Auth(AuthStore::apply(auth, command, 0)?)),
         Command::MemberAttributes { .. } => unreachable!("no step is one"),
         Command::Alarm { .. } => unreachable!("alarms are not part of the store"),

@@ -133,6 +133,15 @@ impl Permissions {
         self.of_lease(store, lease, |_, write| write.holds_lease(store, lease))
     }
 
+    /// Where the keys of a lease have to be for the user to end it; `None` is anywhere.
+    pub fn bounds_of_leases(&self) -> Option<Cover> {
+        match &self.scope {
+            Scope::All => None,
+            Scope::Granted { write, .. } => Some(write.clone()),
+            Scope::Unknown { .. } => Some(Cover::default()),
+        }
+    }
+
     /// Whether the user may read each key of a lease.
     ///
     /// # Errors

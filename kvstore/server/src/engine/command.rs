@@ -1,6 +1,6 @@
 //! What can be asked of the replicated store, and what comes of it.
 
-use landbridge_kvstore_store::auth::{AuthCommand, AuthOutcome, AuthStore};
+use landbridge_kvstore_store::auth::{AuthCommand, AuthError, AuthOutcome, AuthStore, Cover};
 use landbridge_kvstore_store::{
     DeleteRequest, DeleteResponse, LeaseId, PutRequest, PutResponse, StoreError, TxnLimits, TxnRequest,
     TxnResponse,
@@ -35,6 +35,9 @@ pub enum Command {
     LeaseRevoke {
         /// Its number.
         id: LeaseId,
+        /// Where all its keys have to be for that: a key that comes to it while this is under way may be one that whoever
+        /// asks has no right to delete. `None` is anywhere.
+        within: Option<Cover>,
     },
     /// Changes users and roles.
     Auth(AuthCommand),
@@ -76,7 +79,12 @@ impl Command {
             Self::LeaseGrant { id, ttl_seconds } => {
                 store.grant_lease(*id, *ttl_seconds).map(|()| Outcome::LeaseGranted)
             }
-            Self::LeaseRevoke { id } => store.revoke_lease(*id).map(|()| Outcome::LeaseRevoked),
+            Self::LeaseRevoke { id, within } => {
+                if within.as_ref().is_some_and(|within| !within.holds_lease(store, *id)) {
+                    return Err(AuthError::PermissionDenied.into());
+                }
+                store.revoke_lease(*id).map(|()| Outcome::LeaseRevoked)
+            }
             Self::Auth(command) => Ok(AuthStore::apply(&mut state.auth, command, index).map(Outcome::Auth)?),
             Self::MemberAttributes { member_id, name, client_urls } => {
                 let (name, client_urls) = (name.clone(), client_urls.clone());
@@ -120,4 +128,38 @@ pub enum Outcome {
     MemberPublished,
     /// The alarm is raised or cleared; whether it is one that is raised, or was.
     Alarm(bool),
+}
+
+#[cfg(test)]
+mod tests {
+    use landbridge_kvstore_store::KeyRange;
+
+    use super::*;
+
+    /// Between the look at a lease and its end, another one may have put a key on it.
+    #[test]
+    fn a_lease_with_a_key_out_of_bounds_does_not_end() {
+        let id = LeaseId::new(7).unwrap();
+        let mut state = State::default();
+        let mut apply = |command: Command| command.apply(&mut state, 1);
+        let put = |key: &'static str| {
+            Command::Put(PutRequest { key: key.into(), lease: Some(id), ..PutRequest::default() })
+        };
+        let revoke = |within: Option<KeyRange>| Command::LeaseRevoke {
+            id,
+            within: within.map(|range| [range].into_iter().collect()),
+        };
+        let mine = || Some(KeyRange::Between("a".into(), "b".into()));
+        apply(Command::LeaseGrant { id, ttl_seconds: 60 }).unwrap();
+        apply(put("a/1")).unwrap();
+        apply(put("b")).unwrap();
+        assert_eq!(apply(revoke(mine())), Err(StoreError::Auth(AuthError::PermissionDenied)));
+        apply(Command::DeleteRange(DeleteRequest { range: KeyRange::Single("b".into()), prev_kv: false }))
+            .unwrap();
+        assert_eq!(apply(revoke(mine())), Ok(Outcome::LeaseRevoked));
+        assert_eq!(apply(revoke(mine())), Err(StoreError::LeaseNotFound));
+        apply(Command::LeaseGrant { id, ttl_seconds: 60 }).unwrap();
+        apply(put("b")).unwrap();
+        assert_eq!(apply(revoke(None)), Ok(Outcome::LeaseRevoked));
+    }
 }

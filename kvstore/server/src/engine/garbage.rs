@@ -157,7 +157,7 @@ fn commands() -> Vec<Command> {
         Command::Txn(txn),
         Command::Compact { revision: 2 },
         Command::DeleteRange(delete),
-        Command::LeaseRevoke { id: lease },
+        Command::LeaseRevoke { id: lease, within: None },
         Command::Auth(AuthCommand { by: "root".to_owned(), change: AuthChange::Enable }),
         Command::MemberAttributes {
             member_id: 3,

@@ -113,7 +113,7 @@ async fn expire(raft: &Raft, shared: &Shared, term: u64) {
             continue;
         }
         // In this term only: whoever leads in another gives leases their full time first.
-        let revokes = expired.into_iter().map(|id| Command::LeaseRevoke { id });
+        let revokes = expired.into_iter().map(|id| Command::LeaseRevoke { id, within: None });
         let batch = Proposal(Arc::new(Batch::unattended(revokes)));
         let (responder, written) = ProgressResponder::complete_only();
         let leader = CommittedLeaderId::from(term);

@@ -241,7 +241,7 @@ impl Shared {
                 clock.grant(self.lease_time.now(), *id, *ttl_seconds);
                 self.clock_changed.notify_one();
             }
-            Command::LeaseRevoke { id } => clock.revoke(*id),
+            Command::LeaseRevoke { id, .. } => clock.revoke(*id),
             _ => {}
         }
     }

@@ -75,7 +75,8 @@ impl pb::lease_server::Lease for Service {
         let permissions = self.permitted(&Peer::of(request.extensions()), check).await?;
         let id = id.map_err(|_| status::refused(StoreError::LeaseNotFound))?;
         let version = if permissions.root().is_ok() { 0 } else { permissions.version() };
-        let (header, _) = self.carry_out(Command::LeaseRevoke { id }, version).await?;
+        let within = permissions.bounds_of_leases();
+        let (header, _) = self.carry_out(Command::LeaseRevoke { id, within }, version).await?;
         Ok(Response::new(pb::LeaseRevokeResponse { header: Some(header) }))
     }
 

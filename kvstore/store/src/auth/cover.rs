@@ -51,6 +51,14 @@ impl Cover {
         true
     }
 
+    /// Ranges that add up to it.
+    pub fn ranges(&self) -> impl Iterator<Item = KeyRange> + '_ {
+        self.0.iter().map(|Interval { start, end }| match end {
+            Some(end) => KeyRange::Between(start.clone(), end.clone()),
+            None => KeyRange::From(start.clone()),
+        })
+    }
+
     /// The interval that `key` is in.
     fn around(&self, key: &[u8]) -> Option<&Interval> {
         let before = self.0.partition_point(|interval| interval.start <= *key);

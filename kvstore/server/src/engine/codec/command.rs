@@ -1,5 +1,6 @@
 //! Commands of the store.
 
+use landbridge_kvstore_store::auth::Cover;
 use landbridge_kvstore_store::{
     Compare, CompareOperator, CompareTarget, DeleteRequest, KeyRange, LeaseId, Op, PutRequest, RangeRequest,
     SortOrder, SortTarget, TxnRequest,
@@ -20,7 +21,11 @@ pub(super) fn command_to_proto(command: &Command) -> proto::Command {
         Command::LeaseGrant { id, ttl_seconds } => {
             command::Command::LeaseGrant(proto::LeaseGrant { id: id.get(), ttl_seconds: *ttl_seconds })
         }
-        Command::LeaseRevoke { id } => command::Command::LeaseRevoke(proto::LeaseRevoke { id: id.get() }),
+        Command::LeaseRevoke { id, within } => {
+            let ranges = |within: &Cover| within.ranges().map(|range| key_range_to_proto(&range)).collect();
+            let within = within.as_ref().map(|within| proto::KeyRanges { ranges: ranges(within) });
+            command::Command::LeaseRevoke(proto::LeaseRevoke { id: id.get(), within })
+        }
         Command::Auth(auth) => command::Command::Auth(auth_command_to_proto(auth)),
         Command::MemberAttributes { member_id, name, client_urls } => {
             command::Command::MemberAttributes(proto::MemberAttributes {
@@ -46,7 +51,12 @@ pub(super) fn command_from_proto(command: proto::Command) -> Result<Command, Dec
         command::Command::LeaseGrant(grant) => {
             Command::LeaseGrant { id: lease_id(grant.id)?, ttl_seconds: grant.ttl_seconds }
         }
-        command::Command::LeaseRevoke(revoke) => Command::LeaseRevoke { id: lease_id(revoke.id)? },
+        command::Command::LeaseRevoke(proto::LeaseRevoke { id, within }) => {
+            let ranges = |within: proto::KeyRanges| {
+                within.ranges.into_iter().map(|range| key_range_from_proto(Some(range))).collect()
+            };
+            Command::LeaseRevoke { id: lease_id(id)?, within: within.map(ranges).transpose()? }
+        }
         command::Command::Auth(auth) => Command::Auth(auth_command_from_proto(auth)?),
         command::Command::MemberAttributes(proto::MemberAttributes { member_id, name, client_urls }) => {
             Command::MemberAttributes { member_id, name, client_urls }
@@ -376,7 +386,11 @@ mod tests {
             any_txn().prop_map(Command::Txn),
             any::<i64>().prop_map(|revision| Command::Compact { revision }),
             (any_lease(), any::<i64>()).prop_map(|(id, ttl_seconds)| Command::LeaseGrant { id, ttl_seconds }),
-            any_lease().prop_map(|id| Command::LeaseRevoke { id }),
+            (any_lease(), prop::option::of(prop::collection::vec(any_key_range(), 0..3))).prop_map(
+                |(id, ranges)| {
+                    Command::LeaseRevoke { id, within: ranges.map(|ranges| ranges.into_iter().collect()) }
+                }
+            ),
             any::<(u64, String, Vec<String>)>().prop_map(|(member_id, name, client_urls)| {
                 Command::MemberAttributes { member_id, name, client_urls }
             }),
