@@ -83,7 +83,7 @@ impl ToLeader {
                 Ok(Submitted::Refused)
             }
             Some(leader) if leader == self.identity.member_id => self.propose(batch, deadline).await,
-            Some(leader) => Ok(self.forward(leader, batch, deadline).await),
+            Some(leader) => self.forward(leader, batch, deadline).await,
         }
     }
 
@@ -100,7 +100,12 @@ impl ToLeader {
         }
     }
 
-    async fn forward(&self, leader: u64, batch: &Batch, deadline: Instant) -> Submitted {
+    async fn forward(
+        &self,
+        leader: u64,
+        batch: &Batch,
+        deadline: Instant,
+    ) -> Result<Submitted, ProposeError> {
         {
             let metrics = self.raft.server_metrics();
             let metrics = metrics.borrow_watched();
@@ -110,10 +115,11 @@ impl ToLeader {
         }
         let mut client = self.peers.client(leader, Lane::Log);
         let request = self.peers.request(leader, ForwardRequest { batch: Some(batch_to_proto(batch)) });
-        match timeout_at(deadline, client.forward(request)).await {
+        Ok(match timeout_at(deadline, client.forward(request)).await {
             Ok(Ok(response)) => match response.into_inner().answer {
                 Some(Answer::Index(_)) => Submitted::Applied,
                 Some(Answer::NotLeader(_)) => Submitted::Refused,
+                Some(Answer::NoRoom(_)) => return Err(ProposeError::NoSpace),
                 _ => Submitted::Unknown,
             },
             Ok(Err(status)) => match self.peers.failed(&status) {
@@ -121,7 +127,7 @@ impl ToLeader {
                 CallError::Unknown(_) => Submitted::Unknown,
             },
             Err(_) => Submitted::Unknown,
-        }
+        })
     }
 
     /// Answers those who still wait when their time is over.

@@ -186,6 +186,9 @@ impl proto::peer_server::Peer for PeerService {
         let engine = self.called(request.metadata())?;
         let batch = request.into_inner().batch.ok_or_else(|| Status::invalid_argument("no batch"))?;
         let batch = batch_from_proto(batch).map_err(malformed)?;
+        if engine.0.room.is_short() {
+            return Ok(answer(Answer::NoRoom(proto::NoRoom {})));
+        }
         let written = engine.0.raft.client_write(Proposal(Arc::new(batch))).await;
         let Inner { identity, failure, peers, .. } = &*engine.0;
         let written = written.map_err(|error| ProposeError::new(error, *identity, failure, peers));
