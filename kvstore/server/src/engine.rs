@@ -54,6 +54,7 @@ mod reads;
 mod simulation;
 mod snapshot;
 mod snapshot_policy;
+mod standalone;
 mod state_machine;
 mod sweep;
 mod tokens;

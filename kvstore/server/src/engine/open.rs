@@ -29,6 +29,7 @@ use super::proposals::{self, Proposals};
 use super::reads::Rounds;
 use super::snapshot;
 use super::snapshot_policy;
+use super::standalone::go_on_alone;
 use super::state_machine::{Current, Folder, Shared, Snapshots, State, StateMachine};
 use super::sweep;
 use super::types::{Raft, SnapshotMeta};
@@ -83,15 +84,17 @@ pub(super) async fn open(options: EngineOptions, platform: Platform) -> Result<E
     } else {
         None
     };
+    let goes_on_alone = options.cluster.force_new && new.is_none();
     let surroundings = Surroundings::default();
     let (failure, counters) = (Arc::clone(&surroundings.failure), Arc::clone(&surroundings.counters));
     let stop = surroundings.stop.clone();
     let (from, on, making) = (options.clone(), Arc::clone(&platform.disk), platform.making);
     let found = platform.blocking(move || recover_as(&from, new, &on, making, &surroundings));
-    let Found { identity, log, memory, writer, room, queue, state, snapshot } =
+    let Found { identity, mut log, memory, writer, room, queue, state, snapshot } =
         found.await.map_err(|ended| OpenError::Failed { reason: ended.to_string() })??;
     let needed_log_bytes = writer.needed_bytes();
 
+    let (membership, last_applied) = (state.membership.clone(), state.last_applied);
     let tracker = TaskTracker::new();
     let session = fastrand::u64(..);
     let shared = Arc::new(Shared::new(
@@ -114,10 +117,14 @@ pub(super) async fn open(options: EngineOptions, platform: Platform) -> Result<E
     };
     let folder = snapshots.folder.clone();
     let writer = spawn_writer(&tracker, &platform, writer, queue, folder);
+    if goes_on_alone {
+        // If this fails, the log is dropped, and its writer ends.
+        go_on_alone(&mut log, &memory, &membership, last_applied, &options, identity).await?;
+    }
     let tls = options.peers.tls.clone();
     let peers = Peers::new(identity, tls, platform, options.election_timeout, stop.clone());
     let state_machine = StateMachine { shared: Arc::clone(&shared), snapshots: snapshots.clone() };
-    // If this fails, the log is dropped, and its writer ends.
+    // As above.
     let raft = Raft::new(identity.member_id, config, Network(peers.clone()), log, state_machine).await;
     let raft = raft.map_err(|error| OpenError::Failed { reason: task_failed(&error, &failure) })?;
     let keeper = tracker.spawn(keep(raft.clone(), stop.clone()));

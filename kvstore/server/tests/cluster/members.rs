@@ -1,5 +1,7 @@
 //! Members that come and go, and who leads.
 
+use std::time::Duration;
+
 use landbridge_kvstore_server::engine::{Engine, MemberError, OpenError, ProposeError, ReadError};
 use landbridge_kvstore_store::LeaseId;
 
@@ -164,6 +166,61 @@ fn a_member_of_another_cluster_is_refused() {
         cluster.nodes[2].options.cluster.token = "other".to_owned();
         let error = cluster.nodes[2].start().await.unwrap_err();
         assert!(error.to_string().contains("cluster ID mismatch"), "{error}");
+        cluster.shutdown().await;
+    });
+}
+
+/// etcd's `--force-new-cluster`. What was acknowledged is kept, though the one that is left was never told that it was.
+#[test]
+fn what_is_left_of_a_cluster_goes_on_alone_if_it_is_told_to() {
+    block_on(async {
+        let mut cluster = Cluster::new(3);
+        cluster.start().await;
+        let leader = cluster.leader().await;
+        let [left, lost] = [1, 2].map(|step| (leader + step) % 3);
+        for count in 0..120 {
+            cluster.engine(leader).propose(put(format!("key/{count}"), "x")).await.unwrap();
+        }
+        let (identity, url) = {
+            let status = cluster.engine(left).status();
+            ((status.cluster_id, status.member_id), status.peer_urls)
+        };
+        cluster.stop(lost).await;
+        // Two make the majority: it is on the disk of the one that will be left.
+        cluster.engine(leader).propose(put("last", "x")).await.unwrap();
+        cluster.kill(leader);
+        cluster.stop(left).await;
+
+        cluster.restart(left).await;
+        let silent = cluster.engine(left).propose(put("alone", "no"));
+        let answer = tokio::time::timeout(Duration::from_secs(2), silent).await;
+        assert!(!matches!(answer, Ok(Ok(_))), "{answer:?}");
+        assert_eq!(cluster.engine(left).members().len(), 3);
+        cluster.stop(left).await;
+
+        cluster.nodes[left].options.cluster.force_new = true;
+        // Again at the next start, where there is nothing left to do.
+        for round in 0..2 {
+            cluster.restart(left).await;
+            let engine = cluster.engine(left);
+            let status = engine.status();
+            assert!(status.is_leader, "{status:?}");
+            assert_eq!(((status.cluster_id, status.member_id), &status.peer_urls), (identity, &url));
+            let members: Vec<u64> = engine.members().iter().map(|member| member.id).collect();
+            assert_eq!((members, engine.voters().len()), (vec![identity.1], 1));
+            engine.read_barrier().await.unwrap();
+            assert_eq!(value(engine, "last").as_deref(), Some("x"));
+            assert_eq!(value(engine, "key/119").as_deref(), Some("x"));
+            engine.propose(put(format!("alone/{round}"), "yes")).await.unwrap();
+            cluster.stop(left).await;
+        }
+        cluster.nodes[left].options.cluster.force_new = false;
+        cluster.restart(left).await;
+        assert_eq!(value(cluster.engine(left), "alone/1").as_deref(), Some("yes"));
+        // Others may come, which get all of it.
+        let new = cluster.grow(left, false).await;
+        cluster.agree().await;
+        assert_eq!(value(cluster.engine(new), "last").as_deref(), Some("x"));
         cluster.shutdown().await;
     });
 }
