@@ -75,6 +75,7 @@ impl OwnStore {
         let server = Server::start(ServerOptions {
             engine,
             listen: vec![ListenUrl::https(listen)],
+            listen_metrics: Vec::new(),
             advertise: options.advertise,
             tls: Some(tls.into()),
             access: Access::Rules(rules),

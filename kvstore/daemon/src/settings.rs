@@ -32,15 +32,20 @@ impl Settings {
     /// # Errors
     /// Which flags do not go together, with what to do.
     pub(crate) fn new(values: &Values) -> Result<Self> {
-        let mut notes = not_yet(values)?;
+        let mut notes = Vec::new();
         let listen = urls(values, "listen-client-urls")?;
         if values.is_given("listen-client-urls") && !values.is_given("advertise-client-urls") {
             bail!("--advertise-client-urls is required when --listen-client-urls is set explicitly");
         }
         let advertise = advertised(values, "advertise-client-urls")?;
-        let tls = tls::of_clients(values, &listen, &mut notes)?;
+        let listen_metrics = match values.some("listen-metrics-urls") {
+            Some(_) => urls(values, "listen-metrics-urls")?,
+            None => Vec::new(),
+        };
+        let tls = tls::of_clients(values, &listen, &listen_metrics, &mut notes)?;
         let access = Access::Store(users(values, &mut notes)?);
-        let options = ServerOptions { engine: engine(values, &mut notes)?, listen, advertise, tls, access };
+        let engine = engine(values, &mut notes)?;
+        let options = ServerOptions { engine, listen, listen_metrics, advertise, tls, access };
         Ok(Self { options, service: service(values)?, notes })
     }
 }
@@ -59,23 +64,6 @@ pub(crate) fn of_restored_member(values: &Values) -> Result<RestoreOptions> {
         mark_compacted: false,
         wal: WalOptions::default(),
     })
-}
-
-/// What works in etcd, and not here until it is made.
-fn not_yet(values: &Values) -> Result<Vec<String>> {
-    const NOT_YET: [&str; 6] = [
-        "max-concurrent-streams",
-        "grpc-keepalive-min-time",
-        "grpc-keepalive-interval",
-        "grpc-keepalive-timeout",
-        "listen-metrics-urls",
-        "metrics",
-    ];
-    if values.text("auto-compaction-mode") == "revision" && values.text("auto-compaction-retention") != "0" {
-        bail!("--auto-compaction-mode=revision is not supported yet: use periodic");
-    }
-    let changed = values.changed().map(|(flag, _)| flag.name).filter(|name| NOT_YET.contains(name));
-    Ok(changed.map(|name| format!("--{name} is not supported yet, and has no effect")).collect())
 }
 
 /// How users prove who they are. A cost that bcrypt does not have is taken for the default, as in etcd.
@@ -157,13 +145,43 @@ fn service(values: &Values) -> Result<ServiceSettings> {
         !progress_interval.is_zero(),
         "--experimental-watch-progress-notify-interval is 0: set it to 10m"
     );
-    Ok(ServiceSettings {
+    let (ping_interval, ping_timeout) =
+        (values.duration("grpc-keepalive-interval"), values.duration("grpc-keepalive-timeout"));
+    ensure!(!ping_timeout.is_zero(), "--grpc-keepalive-timeout is 0: set it to 20s");
+    let mut settings = ServiceSettings {
         max_request_bytes,
         max_txn_ops,
         progress_interval,
-        compaction: CompactionMode::Periodic(retention(values.text("auto-compaction-retention"))?),
+        compaction: compaction(values)?,
+        ping_interval: Some(ping_interval).filter(|interval| !interval.is_zero()),
+        ping_timeout,
+        times_calls: values.text("metrics") == "extensive",
         ..ServiceSettings::default()
-    })
+    };
+    if values.is_given("max-concurrent-streams") {
+        let streams = values.number("max-concurrent-streams");
+        let streams = u32::try_from(streams).ok().filter(|streams| *streams > 0);
+        settings.max_streams = streams.with_context(|| {
+            let given = values.text("max-concurrent-streams");
+            format!("--max-concurrent-streams is {given}: set it to 1 to {}", u32::MAX)
+        })?;
+    }
+    Ok(settings)
+}
+
+/// How much history is kept.
+fn compaction(values: &Values) -> Result<CompactionMode> {
+    let given = values.text("auto-compaction-retention");
+    match values.text("auto-compaction-mode") {
+        "revision" => {
+            let revisions = given.parse::<i64>().ok().filter(|revisions| *revisions >= 0);
+            let revisions = revisions.with_context(|| {
+                format!("error parsing auto-compaction-retention {given:?}: give a number of revisions, 0 keeps all")
+            })?;
+            Ok(CompactionMode::Revision(revisions))
+        }
+        _ => Ok(CompactionMode::Periodic(retention(given)?)),
+    }
 }
 
 /// How long history is kept: hours where there is no unit; for good if it is 0.

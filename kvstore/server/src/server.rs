@@ -44,6 +44,8 @@ pub struct ServerOptions {
     pub engine: EngineOptions,
     /// Where it listens for clients.
     pub listen: Vec<ListenUrl>,
+    /// Where it listens besides, for those who only ask for metrics and health; etcd's `--listen-metrics-urls`.
+    pub listen_metrics: Vec<ListenUrl>,
     /// The URLs by which clients reach it, told to those who ask for the members.
     pub advertise: Vec<String>,
     /// How those come in whose URL has TLS; `None` will do where none has.
@@ -85,6 +87,7 @@ pub enum StartError {
 pub struct Server {
     engine: Engine,
     bound: Vec<ListenUrl>,
+    bound_metrics: Vec<ListenUrl>,
     watch_counters: Arc<WatchCounters>,
     tasks: JoinSet<()>,
     stop: DropGuard,
@@ -117,10 +120,20 @@ impl Server {
         settings: ServiceSettings,
         platform: Platform,
     ) -> Result<Self, StartError> {
-        let ServerOptions { mut engine, listen, advertise, tls, access } = options;
+        let ServerOptions { mut engine, listen, listen_metrics, advertise, tls, access } = options;
         engine.client_urls.clone_from(&advertise);
         let tls = tls.map(TlsSource::new).transpose()?.map(Arc::new);
+        if listen.is_empty() {
+            return Err(StartError::NowhereToListen);
+        }
         let listeners = bind_all(&listen, tls.as_ref())?;
+        for (url, _, tls) in &listeners {
+            let is_open = matches!(&url.address, ListenAddress::Tcp(address) if !address.ip().is_loopback());
+            if tls.is_none() && is_open {
+                warn!(%url, "the store is served without TLS beyond this machine: anyone may read and write it");
+            }
+        }
+        let metrics_listeners = bind_all(&listen_metrics, tls.as_ref())?;
         let election_timeout = engine.election_timeout;
         let engine = Engine::open_on(engine, platform).await?;
 
@@ -138,15 +151,20 @@ impl Server {
             min_lease_seconds(election_timeout),
         );
         let mut tasks = JoinSet::new();
-        let (ready, connections) = mpsc::channel(READY_CONNECTIONS);
         let quota = Quota::new(settings.max_connections);
-        let mut bound = Vec::with_capacity(listeners.len());
-        for (url, listener, tls) in listeners {
-            info!(%url, "the store is served");
-            bound.push(url);
-            tasks.spawn(accept_loop(listener, tls, quota.clone(), ready.clone(), stop.clone(), cut.clone()));
-        }
-        drop(ready);
+        let mut accept = |listeners: Vec<Bound>, what| {
+            let (ready, connections) = mpsc::channel(READY_CONNECTIONS);
+            let mut bound = Vec::with_capacity(listeners.len());
+            for (url, listener, tls) in listeners {
+                info!(%url, what, "the store is served");
+                bound.push(url);
+                let (quota, stop, cut) = (quota.clone(), stop.clone(), cut.clone());
+                tasks.spawn(accept_loop(listener, tls, quota, ready.clone(), stop, cut));
+            }
+            (bound, connections)
+        };
+        let (bound, connections) = accept(listeners, "all");
+        let (bound_metrics, metrics_connections) = accept(metrics_listeners, "metrics");
         let watch_stop = stop.clone();
         tasks.spawn(async move {
             watch_stop.run_until_cancelled(watch_leader(has_leader, election_timeout, is_lost)).await;
@@ -167,13 +185,21 @@ impl Server {
             watches_stop.run_until_cancelled(watches.run_watches()).await;
         });
         let watch_counters = Arc::clone(service.watch_hub().counters());
-        tasks.spawn(serve(connections, Router::new(service), stop.clone()));
-        Ok(Self { engine, watch_counters, bound, tasks, stop: stop.drop_guard(), cut: cut.drop_guard() })
+        let router = Router::new(service);
+        tasks.spawn(serve(metrics_connections, router.of_metrics(), stop.clone()));
+        tasks.spawn(serve(connections, router, stop.clone()));
+        let (stop, cut) = (stop.drop_guard(), cut.drop_guard());
+        Ok(Self { engine, bound, bound_metrics, watch_counters, tasks, stop, cut })
     }
 
     /// Where it listens, with the ports that the kernel chose.
     pub fn listens_on(&self) -> &[ListenUrl] {
         &self.bound
+    }
+
+    /// Where it listens for those who only ask for metrics and health, likewise.
+    pub fn metrics_listen_on(&self) -> &[ListenUrl] {
+        &self.bound_metrics
     }
 
     /// The first port that it listens on; `None` if it only has sockets in the file system.
@@ -219,9 +245,6 @@ impl Server {
 type Bound = (ListenUrl, Listener, Option<Arc<TlsSource>>);
 
 fn bind_all(urls: &[ListenUrl], tls: Option<&Arc<TlsSource>>) -> Result<Vec<Bound>, StartError> {
-    if urls.is_empty() {
-        return Err(StartError::NowhereToListen);
-    }
     let bind = |url: &ListenUrl| {
         let tls = match (url.tls, tls) {
             (false, _) => None,
@@ -231,12 +254,7 @@ fn bind_all(urls: &[ListenUrl], tls: Option<&Arc<TlsSource>>) -> Result<Vec<Boun
         let failed = |source| StartError::Listen { url: url.clone(), source };
         let listener = Listener::bind(&url.address).map_err(failed)?;
         let address = listener.address().map_err(failed)?;
-        let is_open = matches!(&address, ListenAddress::Tcp(address) if !address.ip().is_loopback());
-        let url = ListenUrl { tls: url.tls, address };
-        if tls.is_none() && is_open {
-            warn!(%url, "the store is served without TLS beyond this machine: anyone may read and write it");
-        }
-        Ok((url, listener, tls))
+        Ok((ListenUrl { tls: url.tls, address }, listener, tls))
     };
     urls.iter().map(bind).collect()
 }

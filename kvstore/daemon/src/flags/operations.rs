@@ -18,8 +18,12 @@ pub(super) const FLAGS: &[Flag] = &[
         "0",
         "Bytes of keys and history above which writes are refused; 0 is 2 GiB, less is no limit",
     ),
-    works("max-concurrent-streams", Number, "4294967295", "Streams that one connection may have"),
-    works("grpc-keepalive-min-time", Duration, "5s", "How often a client may ask whether the store lives"),
+    works(
+        "max-concurrent-streams",
+        Number,
+        "4294967295",
+        "Streams that one connection may have; 16384 where this is not given",
+    ),
     works(
         "grpc-keepalive-interval",
         Duration,
@@ -45,6 +49,12 @@ pub(super) const FLAGS: &[Flag] = &[
 ];
 
 pub(super) const WITHOUT_EFFECT: &[Flag] = &[
+    none(
+        "grpc-keepalive-min-time",
+        Duration,
+        "5s",
+        "a client may ask whether the store lives as often as it likes",
+    ),
     none("backend-bbolt-freelist-type", Text, "map", IN_MEMORY),
     none("experimental-backend-bbolt-freelist-type", Text, "array", IN_MEMORY),
     none("backend-batch-interval", Duration, "", IN_MEMORY),

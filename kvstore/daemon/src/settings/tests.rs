@@ -48,7 +48,12 @@ fn what_does_not_go_together_is_told() {
         ("--initial-cluster-state existing", "needs --initial-cluster"),
         ("--initial-cluster default=http://a:1,b=http://a:1", "is there twice"),
         ("--auto-compaction-retention x", "error parsing auto-compaction-retention"),
+        ("--auto-compaction-mode revision --auto-compaction-retention 5m", "give a number of revisions"),
         ("--snapshot-count 0", "--snapshot-count is 0"),
+        ("--max-concurrent-streams 0", "--max-concurrent-streams is 0"),
+        ("--max-concurrent-streams 4294967296", "set it to 1 to 4294967295"),
+        ("--listen-metrics-urls https://127.0.0.1:1", "TLS key/cert"),
+        ("--listen-metrics-urls nonsense", "--listen-metrics-urls"),
     ] {
         let error = format!("{:#}", settings(line).unwrap_err());
         assert!(error.contains(text), "{line}: {error}");
@@ -72,6 +77,19 @@ fn retention_counts_hours_where_it_has_no_unit() {
     assert_eq!(retention("2").unwrap(), Duration::from_hours(2));
     assert_eq!(retention("5m").unwrap(), Duration::from_mins(5));
     assert_eq!(retention("0").unwrap(), Duration::MAX);
+}
+
+#[test]
+fn connections_and_metrics_are_as_asked_for() {
+    let line = "--auto-compaction-mode revision --auto-compaction-retention 1000 --max-concurrent-streams 7 \
+                --grpc-keepalive-interval 0 --grpc-keepalive-timeout 3s --metrics extensive \
+                --listen-metrics-urls http://127.0.0.1:1,http://127.0.0.1:2";
+    let Settings { options, service, notes } = settings(line).unwrap();
+    assert_eq!(service.compaction, CompactionMode::Revision(1000));
+    assert_eq!((service.max_streams, service.ping_interval), (7, None));
+    assert_eq!((service.ping_timeout, service.times_calls), (Duration::from_secs(3), true));
+    assert_eq!(options.listen_metrics.len(), 2);
+    assert!(notes.is_empty(), "{notes:?}");
 }
 
 #[test]

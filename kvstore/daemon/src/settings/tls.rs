@@ -9,14 +9,15 @@ use landbridge_kvstore_server::{
 
 use crate::flags::Values;
 
-/// TLS towards clients; none where no URL has it.
+/// TLS towards clients and those who ask for metrics; none where no URL has it.
 pub(super) fn of_clients(
     values: &Values,
     urls: &[ListenUrl],
+    metrics_urls: &[ListenUrl],
     notes: &mut Vec<String>,
 ) -> Result<Option<ServerTls>> {
     let Some((certificate, key)) = pair(values, "cert-file", "key-file")? else {
-        if let Some(url) = urls.iter().find(|url| url.tls) {
+        if let Some(url) = urls.iter().chain(metrics_urls).find(|url| url.tls) {
             bail!(
                 "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme"
             );

@@ -37,6 +37,17 @@ pub struct ServiceSettings {
     /// The most connections at a time; one user may have half of them. Those beyond are closed. By default half as many as
     /// the process may have files open: the log needs some, too.
     pub max_connections: usize,
+    /// The most streams of one connection; etcd's `--max-concurrent-streams`. A watch is one, so that a low limit stalls a
+    /// client with many; none at all, as in etcd, would let one connection take all memory, since each stream may hold a
+    /// request in the making.
+    pub max_streams: u32,
+    /// After this time without a word, a client is asked whether it lives; etcd's `--grpc-keepalive-interval`. `None` never
+    /// asks.
+    pub ping_interval: Option<Duration>,
+    /// How long it may take to answer before it is taken for dead; etcd's `--grpc-keepalive-timeout`.
+    pub ping_timeout: Duration,
+    /// Whether the time that calls take is measured; etcd's `--metrics=extensive`.
+    pub times_calls: bool,
 }
 
 impl Default for ServiceSettings {
@@ -49,6 +60,10 @@ impl Default for ServiceSettings {
             compaction: CompactionMode::Periodic(Duration::from_hours(1)),
             head_deadline: Duration::from_secs(30),
             max_connections: usize::try_from(open_files / 2).unwrap_or(usize::MAX),
+            max_streams: 1 << 14,
+            ping_interval: Some(Duration::from_hours(2)),
+            ping_timeout: Duration::from_secs(20),
+            times_calls: false,
         }
     }
 }

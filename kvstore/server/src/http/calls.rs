@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Response};
 use prost_reflect::DescriptorPool;
@@ -44,6 +44,30 @@ pub(super) struct Method {
     pub(super) kind: &'static str,
     pub(super) started: AtomicU64,
     pub(super) handled: [AtomicU64; CODES],
+    /// How long calls took; `None` if that is not measured.
+    pub(super) times: Option<Times>,
+}
+
+/// Upper bounds of the times of calls in seconds, as the metrics of gRPC for Go have them.
+pub(super) const TIMES: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// How long calls took.
+#[derive(Debug, Default)]
+pub(super) struct Times {
+    /// How many were not longer than each bound, and longer than the one before; the last is of those beyond.
+    pub(super) buckets: [AtomicU64; TIMES.len() + 1],
+    pub(super) sum_nanoseconds: AtomicU64,
+}
+
+impl Times {
+    fn observe(&self, time: Duration) {
+        let seconds = time.as_secs_f64();
+        let bucket = TIMES.iter().position(|bound| seconds <= *bound).unwrap_or(TIMES.len());
+        if let Some(bucket) = self.buckets.get(bucket) {
+            bucket.fetch_add(1, Relaxed);
+        }
+        self.sum_nanoseconds.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
 }
 
 /// One call under way. Clones are of the same one.
@@ -56,10 +80,13 @@ struct CallState {
     /// `None` is one that nobody knows.
     method: Option<usize>,
     has_ended: AtomicBool,
+    /// `None` if the time is not measured.
+    began: Option<Instant>,
 }
 
 impl Calls {
-    pub(super) fn new() -> Self {
+    /// `times_calls` says whether it is measured how long each takes.
+    pub(super) fn new(times_calls: bool) -> Self {
         let pools = [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
         let mut methods = Vec::new();
         for pool in pools.into_iter().filter_map(|encoded| DescriptorPool::decode(encoded).ok()) {
@@ -78,6 +105,7 @@ impl Calls {
                         },
                         started: AtomicU64::new(0),
                         handled: std::array::from_fn(|_| AtomicU64::new(0)),
+                        times: times_calls.then(Times::default),
                     })
                     .collect::<Vec<_>>()
             }));
@@ -95,10 +123,17 @@ impl Calls {
 
     pub(super) fn begin(calls: &Arc<Self>, path: &str) -> Call {
         let method = calls.by_path.get(path).copied();
-        if let Some(method) = method {
-            calls.methods[method].started.fetch_add(1, Relaxed);
+        let mut began = None;
+        if let Some(method) = method.and_then(|method| calls.methods.get(method)) {
+            method.started.fetch_add(1, Relaxed);
+            began = method.times.is_some().then(Instant::now);
         }
-        Call(Arc::new(CallState { calls: Arc::clone(calls), method, has_ended: AtomicBool::new(false) }))
+        Call(Arc::new(CallState {
+            calls: Arc::clone(calls),
+            method,
+            has_ended: AtomicBool::new(false),
+            began,
+        }))
     }
 }
 
@@ -113,12 +148,15 @@ impl Call {
 
     /// Counts the call with how it ended. Only the first time counts.
     pub(super) fn end(&self, code: Code) {
-        let CallState { calls, method, has_ended } = &*self.0;
-        if let Some(method) = method
+        let CallState { calls, method, has_ended, began } = &*self.0;
+        if let Some(method) = method.and_then(|method| calls.methods.get(method))
             && !has_ended.swap(true, Relaxed)
-            && let Some(handled) = calls.methods[*method].handled.get(code as usize)
+            && let Some(handled) = method.handled.get(code as usize)
         {
             handled.fetch_add(1, Relaxed);
+            if let (Some(times), Some(began)) = (&method.times, began) {
+                times.observe(began.elapsed());
+            }
         }
     }
 }
@@ -230,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_call_is_counted_once_and_by_how_it_ended_first() {
-        let calls = Arc::new(Calls::new());
+        let calls = Arc::new(Calls::new(true));
         let call = Calls::begin(&calls, "/etcdserverpb.KV/Range");
         call.end(Code::NotFound);
         call.end(Code::Ok);
@@ -238,6 +276,7 @@ mod tests {
         let counted: Vec<_> =
             calls.methods.iter().filter(|method| method.started.load(Relaxed) > 0).collect();
         assert!(matches!(&counted[..], [method] if method.name == "Range" && method.kind == "unary"
-            && method.handled[5].load(Relaxed) == 1 && method.handled[0].load(Relaxed) == 0));
+            && method.handled[5].load(Relaxed) == 1 && method.handled[0].load(Relaxed) == 0
+            && method.times.as_ref().unwrap().buckets.iter().map(|bucket| bucket.load(Relaxed)).sum::<u64>() == 1));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use landbridge_kvstore_store::Store;
 use tonic::Code;
 
-use super::calls::Calls;
+use super::calls::{Calls, TIMES};
 use super::process::Process;
 use super::{CLUSTER_VERSION, ETCD_VERSION};
 use crate::engine::counters::{Durations, SYNC_BUCKETS};
@@ -105,6 +105,33 @@ impl Calls {
                     text.value(name, &labels, handled);
                 }
             }
+        }
+        self.times(text);
+    }
+
+    /// How long calls took, where that is measured.
+    fn times(&self, text: &mut Text) {
+        let name = "grpc_server_handling_seconds";
+        let timed = self.methods.iter().filter_map(|method| Some((method, method.times.as_ref()?)));
+        for (number, (method, times)) in timed.enumerate() {
+            if number == 0 {
+                let help = "Histogram of response latency (seconds) of gRPC that had been application-level \
+                            handled by the server.";
+                text.family(name, "histogram", help);
+            }
+            let labels = format!(
+                "grpc_method=\"{}\",grpc_service=\"{}\",grpc_type=\"{}\"",
+                method.name, method.service, method.kind
+            );
+            let mut seen = 0;
+            let bounds = TIMES.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+            for (bound, bucket) in bounds.zip(&times.buckets) {
+                seen += bucket.load(Relaxed);
+                text.value(&format!("{name}_bucket"), &format!("{{{labels},le=\"{bound}\"}}"), seen);
+            }
+            let sum = Duration::from_nanos(times.sum_nanoseconds.load(Relaxed)).as_secs_f64();
+            text.value(&format!("{name}_sum"), &format!("{{{labels}}}"), sum);
+            text.value(&format!("{name}_count"), &format!("{{{labels}}}"), seen);
         }
     }
 }

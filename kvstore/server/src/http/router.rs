@@ -19,15 +19,22 @@ pub(crate) struct Router {
     api: Api,
     calls: Arc<Calls>,
     gateway: Arc<Gateway>,
+    /// Whether metrics and health are all that there is.
+    has_metrics_only: bool,
 }
 
 impl Router {
     /// What answers the requests to `service`.
     pub(crate) fn new(service: Service) -> Self {
         let api = Api::new(&service);
-        let calls = Arc::new(Calls::new());
+        let calls = Arc::new(Calls::new(service.settings().times_calls));
         let gateway = Arc::new(Gateway::new(api.clone(), &service));
-        Self { service, api, calls, gateway }
+        Self { service, api, calls, gateway, has_metrics_only: false }
+    }
+
+    /// What answers those who are to see metrics and health, and nothing else.
+    pub(crate) fn of_metrics(&self) -> Self {
+        Self { has_metrics_only: true, ..self.clone() }
     }
 
     pub(super) fn settings(&self) -> ServiceSettings {
@@ -40,7 +47,7 @@ impl Router {
                 .headers()
                 .get(header::CONTENT_TYPE)
                 .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        if is_grpc {
+        if is_grpc && !self.has_metrics_only {
             let call = Calls::begin(&self.calls, request.uri().path());
             let deadline = super::calls::deadline(request.headers());
             request.extensions_mut().insert(peer.clone());
@@ -67,6 +74,9 @@ impl Router {
             return Response::new(Body::empty());
         }
         let path = request.uri().path();
+        if self.has_metrics_only && (path == "/version" || path.starts_with("/v3")) {
+            return plain(StatusCode::NOT_FOUND, "404 page not found\n");
+        }
         if let Some(call) = path.strip_prefix("/v3/").or_else(|| path.strip_prefix("/v3beta/")) {
             let call = call.to_owned();
             return self.gateway.answer(peer, &call, request).await;

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -24,15 +23,8 @@ use super::router::Router;
 use crate::connection::Connection;
 use crate::grpc::Peer;
 
-/// An idle client is asked whether it lives after this time, and has as long to answer as the second says. etcd's values.
-const PING_INTERVAL: Duration = Duration::from_hours(2);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Requests that a client may give up before they were looked at. Whoever closes hundreds of watches at once is no attacker.
 const PENDING_RESETS: usize = 4096;
-/// Streams of one connection. A watch is one, so that a low limit stalls a client with many; none at all would let one
-/// connection take all memory, as each stream may hold a request in the making.
-const MAX_STREAMS: u32 = 1 << 14;
-
 /// Serves connections until `stop`, and then until those that are left have ended.
 pub(crate) async fn serve(
     mut connections: mpsc::Receiver<io::Result<Connection>>,
@@ -61,7 +53,8 @@ pub(crate) async fn serve(
 
 async fn serve_connection(connection: Connection, router: Arc<Router>, stop: CancellationToken) {
     let peer = connection.connect_info();
-    let head_deadline = router.settings().head_deadline;
+    let settings = router.settings();
+    let head_deadline = settings.head_deadline;
     let opened = tokio::select! {
         biased;
         () = stop.cancelled() => return,
@@ -77,10 +70,10 @@ async fn serve_connection(connection: Connection, router: Arc<Router>, stop: Can
         let requests = Requests::default();
         let connection = http2::Builder::new(requests.clone())
             .timer(TokioTimer::new())
-            .keep_alive_interval(Some(PING_INTERVAL))
-            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_interval(settings.ping_interval)
+            .keep_alive_timeout(settings.ping_timeout)
             .max_pending_accept_reset_streams(Some(PENDING_RESETS))
-            .max_concurrent_streams(MAX_STREAMS)
+            .max_concurrent_streams(settings.max_streams)
             // No client of gRPC asks what time it is here.
             .auto_date_header(false)
             .serve_connection(io, service);

@@ -40,6 +40,7 @@ async fn start(dir: &Path, names: &[&str], state: ClusterState) -> Server {
     let options = ServerOptions {
         engine,
         listen: vec![ListenUrl::http("127.0.0.1:0".parse().unwrap())],
+        listen_metrics: Vec::new(),
         advertise: vec!["http://store.example:2379".to_owned()],
         tls: None,
         access: Access::Rules(rules),

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tower::service_fn;
 
+use crate::http::get;
 use crate::pki::{Ca, client_tls, connect};
 use crate::store::{engine_options, soon};
 
@@ -23,10 +24,22 @@ async fn start(
     tls: Option<ServerTls>,
     rules: AccessRules,
 ) -> Result<Server, StartError> {
+    start_with_metrics(dir, urls, &[], tls, rules).await
+}
+
+async fn start_with_metrics(
+    dir: &Path,
+    urls: &[&str],
+    metrics: &[&str],
+    tls: Option<ServerTls>,
+    rules: AccessRules,
+) -> Result<Server, StartError> {
     let (_, access) = watch::channel(rules);
+    let parsed = |urls: &[&str]| urls.iter().map(|url| url.parse().unwrap()).collect();
     let options = ServerOptions {
         engine: engine_options(dir),
-        listen: urls.iter().map(|url| url.parse().unwrap()).collect(),
+        listen: parsed(urls),
+        listen_metrics: parsed(metrics),
         advertise: Vec::new(),
         tls,
         access: Access::Rules(access),
@@ -79,6 +92,32 @@ async fn one_store_is_reached_by_several_ways_at_once() {
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let server = start(&data, &urls[2..], None, AccessRules::Open).await.unwrap();
     assert_eq!(read(unix(&socket).await).await, Ok(1));
+    soon(server.shutdown()).await.unwrap();
+}
+
+/// etcd's `--listen-metrics-urls`: for those who scrape, and cannot or need not show a certificate.
+#[tokio::test]
+async fn a_url_of_metrics_has_nothing_else() {
+    let (dir, ca) = (tempfile::tempdir().unwrap(), Ca::new("ours"));
+    let (urls, metrics) = (["https://127.0.0.1:0"], ["http://127.0.0.1:0"]);
+    let tls = Some(ca.server_files().into());
+    let server = start_with_metrics(dir.path(), &urls, &metrics, tls, AccessRules::Open).await.unwrap();
+    let [url] = server.metrics_listen_on() else { panic!("one was given") };
+    let endpoint = url.to_string();
+    for (path, part) in [
+        ("/metrics", "etcd_server_has_leader 1"),
+        ("/health", "\"true\""),
+        ("/readyz", "ok"),
+        ("/livez", "ok"),
+    ] {
+        let (status, text) = get(&endpoint, path).await;
+        assert!(status == 200 && text.contains(part), "{path}: {status} {text}");
+    }
+    for path in ["/version", "/v3/kv/range", "/"] {
+        assert_eq!(get(&endpoint, path).await.0, 404, "{path}");
+    }
+    let refused = read_from(&endpoint, ClientTlsConfig::new()).await.unwrap_err();
+    assert!(refused.contains("404"), "{refused}");
     soon(server.shutdown()).await.unwrap();
 }
 

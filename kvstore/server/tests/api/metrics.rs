@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use landbridge_kvstore_server::AccessRules;
 use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
+use landbridge_kvstore_server::{AccessRules, ServiceSettings};
 use landbridge_lab::requirement::{Requirement, etcd, met};
 
 use crate::http::get;
@@ -179,4 +179,34 @@ async fn every_metric_has_the_name_and_the_type_that_etcd_gave_it() {
         }
     })
     .await;
+}
+
+/// etcd's `--metrics=extensive`.
+#[tokio::test]
+async fn calls_are_timed_where_that_is_asked_for() {
+    let times = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.contains("grpc_server_handling_seconds"));
+        let of_puts = lines.filter(|line| line.starts_with('#') || line.contains("method=\"Put\""));
+        of_puts.map(|line| line.rsplit_once(' ').map_or(line, |(name, _)| name).to_owned()).collect()
+    };
+    let basic = Ours::start(AccessRules::Open, None).await;
+    Client::connect(&basic.endpoint("http"), "a").await.put("1", "v").await;
+    assert_eq!(times(&get(&basic.endpoint("http"), "/metrics").await.1), [""; 0]);
+    basic.stop().await;
+
+    let settings = ServiceSettings { times_calls: true, ..ServiceSettings::default() };
+    let ours = Ours::start_with(AccessRules::Open, None, settings).await;
+    Client::connect(&ours.endpoint("http"), "a").await.put("1", "v").await;
+    let text = get(&ours.endpoint("http"), "/metrics").await.1;
+    let labels = "grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"";
+    assert_eq!(written(&text, &format!("grpc_server_handling_seconds_count{{{labels}}}")), "1");
+    assert_eq!(written(&text, &format!("grpc_server_handling_seconds_bucket{{{labels},le=\"+Inf\"}}")), "1");
+    assert!(value(&text, &format!("grpc_server_handling_seconds_sum{{{labels}}}")) > 0.0);
+    ours.stop().await;
+    if !met(&[Requirement::Etcd]) {
+        return;
+    }
+    let etcd = Etcd::start_with(&etcd().unwrap(), &["--metrics", "extensive"]);
+    Client::connect(&etcd.endpoint, "a").await.put("1", "v").await;
+    assert_eq!(times(&text), times(&get(&etcd.endpoint, "/metrics").await.1));
 }

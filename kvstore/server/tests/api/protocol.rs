@@ -120,3 +120,35 @@ async fn a_client_that_does_not_say_what_it_wants_is_cut_off() {
     client.put("a", "1").await;
     ours.stop().await;
 }
+
+/// RFC 9113: a frame is a length of three bytes, a kind, flags and a stream; SETTINGS are kind 4, and setting 3 of it is how
+/// many streams there may be. PING is kind 6.
+#[tokio::test]
+async fn a_client_is_told_how_many_streams_it_may_have_and_is_cut_off_if_it_does_not_answer() {
+    let settings = ServiceSettings {
+        max_streams: 7,
+        ping_interval: Some(Duration::from_millis(50)),
+        ping_timeout: Duration::from_millis(50),
+        ..ServiceSettings::default()
+    };
+    let ours = Ours::start_with(AccessRules::Open, None, settings).await;
+    let endpoint = ours.endpoint("http");
+    let mut tcp = TcpStream::connect(endpoint.split_once("://").unwrap().1).await.unwrap();
+    tcp.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut said = Vec::new();
+    soon(tcp.read_to_end(&mut said)).await.unwrap();
+    let (mut frames, mut kinds, mut streams) = (&said[..], Vec::new(), None);
+    while let [high, middle, low, kind, rest @ ..] = frames {
+        let length = usize::from(*high) << 16 | usize::from(*middle) << 8 | usize::from(*low);
+        let (payload, next) = rest[5..].split_at(length);
+        kinds.push(*kind);
+        let max = payload.as_chunks::<6>().0.iter().find(|setting| *kind == 4 && setting[..2] == [0, 3]);
+        streams = streams.or(max.map(|setting| setting[2..].to_vec()));
+        frames = next;
+    }
+    assert_eq!(streams, Some(vec![0, 0, 0, 7]));
+    assert!(kinds.contains(&6), "{kinds:?}");
+    // Who answers stays.
+    Client::connect(&endpoint, "a").await.put("a", "1").await;
+    ours.stop().await;
+}

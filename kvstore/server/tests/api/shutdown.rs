@@ -25,6 +25,7 @@ async fn streams_are_told_that_the_server_stops_and_writes_are_there_when_it_is_
     let options = ServerOptions {
         engine: engine_options(dir.path()),
         listen: vec!["http://127.0.0.1:0".parse().unwrap()],
+        listen_metrics: Vec::new(),
         advertise: Vec::new(),
         tls: None,
         access: Access::Rules(access.subscribe()),

@@ -265,6 +265,7 @@ impl Ours {
         let options = ServerOptions {
             engine: engine_options(dir.path()),
             listen: vec![listen],
+            listen_metrics: Vec::new(),
             advertise: vec!["https://store.example:2379".to_owned()],
             tls: tls.map(Into::into),
             access,

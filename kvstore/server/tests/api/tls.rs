@@ -120,6 +120,7 @@ async fn a_store_without_usable_files_does_not_start() {
         let options = landbridge_kvstore_server::ServerOptions {
             engine: crate::store::engine_options(dir.path()),
             listen: vec!["https://127.0.0.1:0".parse().unwrap()],
+            listen_metrics: Vec::new(),
             advertise: Vec::new(),
             tls: Some(TlsFiles::into(tls)),
             access: Access::Rules(access.clone()),

@@ -90,7 +90,14 @@ impl Ours {
         };
         let listen = vec![ListenUrl::http("127.0.0.1:0".parse().unwrap())];
         let access = Access::Rules(access);
-        let options = ServerOptions { engine, listen, advertise: Vec::new(), tls: None, access };
+        let options = ServerOptions {
+            engine,
+            listen,
+            listen_metrics: Vec::new(),
+            advertise: Vec::new(),
+            tls: None,
+            access,
+        };
         let settings = ServiceSettings {
             max_request_bytes: MAX_REQUEST_BYTES,
             progress_interval: PROGRESS_INTERVAL,

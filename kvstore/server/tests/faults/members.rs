@@ -264,6 +264,7 @@ async fn start(options: EngineOptions, machine: &Machine) -> Running {
         let options = ServerOptions {
             engine: options.clone(),
             listen: vec![ListenUrl::http(([127, 0, 0, 1], 0).into())],
+            listen_metrics: Vec::new(),
             advertise: Vec::new(),
             tls: None,
             access: Access::Rules(watch::channel(AccessRules::Open).1),
