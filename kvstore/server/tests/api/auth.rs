@@ -5,6 +5,7 @@ mod etcdctl;
 mod keys;
 mod leases;
 mod management;
+mod members;
 mod mine;
 mod tls;
 mod tokens;

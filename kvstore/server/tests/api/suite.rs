@@ -1,6 +1,7 @@
 //! What every store with etcd's API does. Each check runs against ours, in a store of its own, and all of them against one
 //! etcd, which is what makes them worth something.
 
+mod kubernetes;
 mod kv;
 mod lease;
 mod member;
@@ -83,6 +84,12 @@ suite! {
         a_key_has_the_lease_of_its_last_put,
         a_lease_that_is_kept_alive_lives_and_one_that_is_not_ends,
         unknown_leases_have_no_time_and_are_no_error;
+    kubernetes:
+        objects_are_created_updated_and_deleted_as_they_were_seen,
+        a_list_in_pages_is_of_one_revision_and_a_watch_goes_on_from_it,
+        a_cache_is_told_when_it_is_as_new_as_the_store,
+        events_share_a_lease_and_go_with_it,
+        one_of_several_compacts_each_time;
     member:
         a_member_tells_how_it_is,
         authentication_is_off_and_says_so,

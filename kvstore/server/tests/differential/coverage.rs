@@ -192,6 +192,7 @@ impl Coverage {
     fn watch(&mut self, request: &pb::WatchCreateRequest, revisions: Revisions) {
         self.keys("watch", &request.key, &request.range_end);
         self.revision("watch", request.start_revision, revisions);
+        self.option("watch before the beginning", request.start_revision < 0);
         let has = |filter: FilterType| request.filters.contains(&filter.into());
         self.option("watch without puts", has(FilterType::Noput));
         self.option("watch without deletions", has(FilterType::Nodelete));

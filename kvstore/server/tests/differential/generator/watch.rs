@@ -31,6 +31,7 @@ impl Generator {
             12 => COMPACTED + 1,
             13 => 1,
             14 => NOW,
+            15 if self.chance(300) => self.pick(&[-1, -2, i64::MIN, i64::MAX]),
             15..18 => self.past(30),
             _ => self.past(200),
         };
