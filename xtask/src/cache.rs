@@ -3,7 +3,7 @@
 //! ```text
 //! <cache>/lock                       held by the one xtask that changes the cache
 //! <cache>/tools/bin/                 bpf-linker, cargo-deny
-//! <cache>/peers/etcd-<version>/      a Debian package, unpacked: usr/bin/etcd
+//! <cache>/peers/etcd-<version>/      Debian packages, unpacked: usr/bin/etcd{,ctl}
 //! <cache>/.staging-*                 work in progress
 //! ```
 //!

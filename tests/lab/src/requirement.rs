@@ -33,6 +33,8 @@ pub enum Requirement {
     Etcd,
     /// The tools that write the kernel's rules for packets.
     Firewall,
+    /// The etcdctl of an etcd that is newer than the distribution's own, beside that.
+    NewerEtcdctl,
 }
 
 /// The loader attaches programs by tcx links.
@@ -53,6 +55,7 @@ impl Requirement {
             Self::Ebpf => "ebpf",
             Self::Etcd => "etcd",
             Self::Firewall => "firewall",
+            Self::NewerEtcdctl => "newer etcdctl",
         }
     }
 
@@ -68,6 +71,9 @@ impl Requirement {
                 .into_iter()
                 .find(|tool| !is_installed(tool))
                 .map(|tool| format!("there is no {tool}: run `cargo xtask setup --peers`")),
+            Self::NewerEtcdctl => newer_etcdctl()
+                .is_none()
+                .then(|| "no etcdctl is beside the newest etcd: run `cargo xtask setup --peers`".to_owned()),
         }
     }
 }
@@ -138,4 +144,9 @@ pub fn etcd() -> Option<PathBuf> {
         Some((version, tree.path().join("usr/bin/etcd")))
     });
     versions.filter(|(_, path)| path.is_file()).max().map(|(_, path)| path)
+}
+
+/// The etcdctl beside [`etcd`]. The distribution's own etcd has none beside it, but one in the system.
+pub fn newer_etcdctl() -> Option<PathBuf> {
+    etcd().map(|etcd| etcd.with_file_name("etcdctl")).filter(|path| path.is_file())
 }

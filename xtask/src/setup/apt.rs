@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail, ensure};
 
 use super::{apt_sources::Mirror, facts::Offered};
 use crate::process::{self, CommandError};
@@ -54,7 +54,7 @@ pub(crate) fn install(names: &[String]) -> anyhow::Result<()> {
 }
 
 /// Downloads the system's own version of a package into `folder`, without installing it.
-pub(crate) fn download(name: &str, folder: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn download(name: &str, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut command = apt_get();
     // apt would hand the download to a user who may not write into a private folder.
     command.args(["-o", "APT::Sandbox::User=root", "download", name]).current_dir(folder);
@@ -62,14 +62,14 @@ pub(crate) fn download(name: &str, folder: &Path) -> anyhow::Result<PathBuf> {
     downloaded(folder)
 }
 
-/// Downloads a package of another release, with lists and caches of its own under `folder`: the system's stay as they are.
+/// Downloads packages of another release, with lists and caches of its own under `folder`: the system's stay as they are.
 /// Signatures are checked as ever.
 pub(crate) fn download_from(
     mirror: &Mirror,
     suite: &str,
-    name: &str,
+    names: &[&str],
     folder: &Path,
-) -> anyhow::Result<PathBuf> {
+) -> anyhow::Result<Vec<PathBuf>> {
     let context = || format!("cannot prepare {}", folder.display());
     for subfolder in ["lists/partial", "archives/partial", "package"] {
         fs::create_dir_all(folder.join(subfolder)).with_context(context)?;
@@ -103,7 +103,7 @@ pub(crate) fn download_from(
     };
     process::run_quietly(private().arg("update"))?;
     let package = folder.join("package");
-    process::run_quietly(private().args(["download", name]).current_dir(&package))?;
+    process::run_quietly(private().arg("download").args(names).current_dir(&package))?;
     downloaded(&package)
 }
 
@@ -126,11 +126,13 @@ fn apt_get() -> Command {
     command
 }
 
-fn downloaded(folder: &Path) -> anyhow::Result<PathBuf> {
+fn downloaded(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let context = || format!("cannot read {}", folder.display());
     let files = fs::read_dir(folder).with_context(context)?.flatten().map(|entry| entry.path());
-    let package = files.filter(|file| file.extension().is_some_and(|extension| extension == "deb")).min();
-    package.ok_or_else(|| anyhow!("apt-get download left no package in {}", folder.display()))
+    let packages: Vec<PathBuf> =
+        files.filter(|file| file.extension().is_some_and(|extension| extension == "deb")).collect();
+    ensure!(!packages.is_empty(), "apt-get download left no package in {}", folder.display());
+    Ok(packages)
 }
 
 fn explain(error: CommandError, what: &str) -> anyhow::Error {

@@ -21,6 +21,8 @@ pub(crate) struct Facts {
     pub(crate) has_bpf_linker: bool,
     /// Versions of etcd among the peers in the cache.
     pub(crate) etcds: BTreeSet<EtcdVersion>,
+    /// Those of them that have their etcdctl beside them.
+    pub(crate) etcdctls: BTreeSet<EtcdVersion>,
     /// Where this system's packages come from.
     pub(crate) mirror: Option<Mirror>,
     pub(crate) disks: Vec<Disk>,

@@ -36,7 +36,8 @@ pub(crate) fn gather(cache: &Cache) -> anyhow::Result<Facts> {
         rustc: kernel_rustc(),
         has_rustup: on_path("rustup").next().is_some(),
         has_bpf_linker: has_bpf_linker(cache),
-        etcds: etcds(cache),
+        etcds: etcds(cache, "etcd"),
+        etcdctls: etcds(cache, "etcdctl"),
         mirror,
         disks: disks(cache)?,
         distro,
@@ -94,9 +95,10 @@ fn has_bpf_linker(cache: &Cache) -> bool {
     std::iter::once(in_cache).chain(on_path("bpf-linker")).any(|program| tools::is_bpf_linker(&program))
 }
 
-fn etcds(cache: &Cache) -> BTreeSet<EtcdVersion> {
+/// The versions of etcd in the cache that have this program.
+fn etcds(cache: &Cache, program: &str) -> BTreeSet<EtcdVersion> {
     let folders = fs::read_dir(cache.peers()).into_iter().flatten().flatten();
-    let complete = folders.filter(|folder| folder.path().join("usr/bin/etcd").is_file());
+    let complete = folders.filter(|folder| folder.path().join("usr/bin").join(program).is_file());
     complete.filter_map(|folder| EtcdVersion::from_folder(folder.file_name().to_str()?)).collect()
 }
 

@@ -13,10 +13,13 @@ pub(crate) const LLVM_LIBRARIES: [&str; 2] = ["libzstd-dev", "zlib1g-dev"];
 pub(crate) const BUILD: [&str; 4] = ["gcc", "libc6-dev", "protobuf-compiler", "libprotobuf-dev"];
 
 /// What tests start.
-pub(crate) const TEST: [&str; 5] = ["iproute2", "iputils-ping", "procps", "tcpdump", "etcd-client"];
+pub(crate) const TEST: [&str; 5] = ["iproute2", "iputils-ping", "procps", "tcpdump", ETCD_CLIENT];
 
 /// What benches compare with, beside etcd.
 pub(crate) const PEERS: [&str; 2] = ["iptables", "nftables"];
+
+/// Has etcdctl. The distribution's own is installed, a newer one is unpacked into the cache.
+pub(crate) const ETCD_CLIENT: &str = "etcd-client";
 
 /// Only ever unpacked into the cache: installed, its unit would start a service.
 pub(crate) const ETCD_SERVER: &str = "etcd-server";

@@ -6,7 +6,7 @@ use super::{
     apt_sources::Mirror,
     disk::{Need, Place},
     distro::Distro,
-    etcd_version::WANTED_BY_BENCHES,
+    etcd_version::{EtcdVersion, WANTED_BY_BENCHES},
     facts::{Facts, Offered},
     packages,
     tools::BPF_LINKER_VERSION,
@@ -36,7 +36,7 @@ pub(crate) enum Step {
     },
     /// The distribution's own etcd.
     UnpackEtcd,
-    /// One that is new enough to compare with, from a newer release of Debian.
+    /// One that is new enough to compare with, and its etcdctl, from a newer release of Debian.
     UnpackNewerEtcd(Mirror),
 }
 
@@ -84,7 +84,7 @@ impl fmt::Display for Step {
             Self::UnpackNewerEtcd(_) => {
                 write!(
                     f,
-                    "unpack etcd {WANTED_BY_BENCHES} or newer from a newer Debian release into the cache"
+                    "unpack etcd {WANTED_BY_BENCHES} or newer, with etcdctl, from a newer Debian release into the cache"
                 )
             }
         }
@@ -215,7 +215,8 @@ fn plan_etcd(facts: &Facts, peers: bool, plan: &mut Plan) {
             plan.notes.push(format!("apt offers no {name} here, tests against real etcd will be skipped"));
         }
     }
-    if peers && facts.etcds.last().is_none_or(|newest| *newest < WANTED_BY_BENCHES) {
+    let is_new = |newest: &EtcdVersion| *newest >= WANTED_BY_BENCHES;
+    if peers && ![&facts.etcds, &facts.etcdctls].iter().all(|found| found.last().is_some_and(is_new)) {
         match (&facts.distro, &facts.mirror) {
             (Distro::Debian { .. }, Some(mirror)) => plan.steps.push(Step::UnpackNewerEtcd(mirror.clone())),
             (Distro::DebianLike { name } | Distro::Other { name }, _) => {
