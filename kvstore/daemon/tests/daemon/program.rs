@@ -27,18 +27,29 @@ impl Drop for Running {
 impl Running {
     /// Starts the store with its data in `data`, and waits until it says that it is ready.
     pub(crate) fn start(data: &Path, url: &str, args: &[&str]) -> Self {
+        // Many stores run at a time: each has a port of its own for the others.
+        Self::start_program(store(&[]), data, url, &free_url(), args)
+    }
+
+    /// [`Self::start`], of any program that takes etcd's flags.
+    pub(crate) fn start_program(
+        mut command: Command,
+        data: &Path,
+        url: &str,
+        peer: &str,
+        args: &[&str],
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
         manager.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
-        let mut command = store(&["-data-dir", data.to_str().unwrap(), "--listen-client-urls", url]);
-        // As many members as there are tests: each with a port of its own for the others.
-        command.args(["--listen-peer-urls", &free_url()]).args(args);
+        command.args(["-data-dir", data.to_str().unwrap(), "--listen-client-urls", url]);
+        command.args(["--listen-peer-urls", peer]).args(args);
         command.env("NOTIFY_SOCKET", &path).env("ETCD_ADVERTISE_CLIENT_URLS", url).stderr(Stdio::null());
         let running = Self(command.spawn().unwrap());
         let mut said = [0; 64];
         let length = manager.recv(&mut said).unwrap();
-        assert_eq!(&said[..length], b"READY=1\n");
+        assert_eq!(said[..length].trim_ascii(), b"READY=1");
         running
     }
 
