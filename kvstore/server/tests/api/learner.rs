@@ -45,7 +45,7 @@ async fn start(dir: &Path, names: &[&str], state: ClusterState) -> Server {
         tls: None,
         access: Access::Rules(rules),
     };
-    soon(Server::start(options)).await.unwrap()
+    soon(Box::pin(Server::start(options))).await.unwrap()
 }
 
 fn peer_urls(dir: &Path, name: &str) -> Vec<String> {
@@ -82,13 +82,13 @@ fn methods() -> Vec<String> {
 #[tokio::test]
 async fn a_learner_answers_only_how_it_is_and_what_may_be_old() {
     let dir = tempfile::tempdir().unwrap();
-    let voter = start(dir.path(), &["voter"], ClusterState::New).await;
+    let voter = Box::pin(start(dir.path(), &["voter"], ClusterState::New)).await;
     let to_voter = client(&voter).await;
     to_voter.put("key", "value").await;
     let mut members = ClusterClient::new(to_voter.channel.clone());
     let request = pb::MemberAddRequest { peer_ur_ls: peer_urls(dir.path(), "learner"), is_learner: true };
     let id = members.member_add(request).await.unwrap().into_inner().member.unwrap().id;
-    let learner = start(dir.path(), &["voter", "learner"], ClusterState::Existing).await;
+    let learner = Box::pin(start(dir.path(), &["voter", "learner"], ClusterState::Existing)).await;
     let to_learner = client(&learner).await;
 
     // It knows what it is from the entries that it is given.
