@@ -1,14 +1,19 @@
 //! Stores that etcdctl is run against: ours or etcd, one member or several.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::command::{Etcdctl, Line};
 use super::normal::normal;
 use crate::program::{Running, free_url, store};
+
+/// How long members may take to agree on a leader.
+const ELECTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Which program.
 #[derive(Clone, Debug)]
@@ -83,14 +88,29 @@ impl Stores {
         self.members.iter().map(|member| member.url.as_str()).collect::<Vec<_>>().join(",")
     }
 
-    /// The IDs of the members, and of the one that leads.
+    /// The IDs of the members, and of the one that leads, as soon as all of them know it.
     fn ids(&self, etcdctl: &Etcdctl) -> (Vec<String>, String) {
-        let said = etcdctl.run(&self.endpoints(), &Line::parse("endpoint status -w json"));
-        let all: Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
-        let id = |number: &Value| format!("{:x}", number.as_u64().unwrap());
-        let statuses: Vec<&Value> = all.as_array().unwrap().iter().map(|one| &one["Status"]).collect();
-        let ids = statuses.iter().map(|status| id(&status["header"]["member_id"])).collect();
-        (ids, id(&statuses[0]["leader"]))
+        let deadline = Instant::now() + ELECTED_WITHIN;
+        loop {
+            let said = etcdctl.run(&self.endpoints(), &Line::parse("endpoint status -w json"));
+            let all: Value =
+                said.lines().next().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
+            let statuses: Vec<&Value> =
+                all.as_array().into_iter().flatten().map(|one| &one["Status"]).collect();
+            let number = |value: &Value| value.as_u64().map(|number| format!("{number:x}"));
+            let ids: Option<Vec<String>> =
+                statuses.iter().map(|status| number(&status["header"]["member_id"])).collect();
+            // What is 0 is left out.
+            let leaders: Option<BTreeSet<String>> =
+                statuses.iter().map(|status| number(&status["leader"])).collect();
+            if let (Some(ids), Some(mut leaders)) = (ids, leaders)
+                && ids.len() == self.members.len()
+                && leaders.len() == 1
+            {
+                return (ids, leaders.pop_first().unwrap());
+            }
+            assert!(Instant::now() < deadline, "the members agree on no leader: {said}");
+        }
     }
 
     /// What etcdctl says, for each line of the script.
