@@ -51,8 +51,8 @@ fn of_system() -> Option<Etcdctl> {
 }
 
 fn newer() -> Option<Etcdctl> {
-    let path = requirement::newer_etcdctl().filter(|_| met(&[Requirement::NewerEtcdctl]));
-    path.map(Etcdctl)
+    let path = met(&[Requirement::Etcd, Requirement::NewerEtcdctl]).then(requirement::newer_etcdctl);
+    path.flatten().map(Etcdctl)
 }
 
 #[test]
