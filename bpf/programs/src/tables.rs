@@ -242,7 +242,8 @@ pub fn check_endpoint(
     flow: &Flow,
     peer: u32,
 ) -> Result<Passage, Reason> {
-    let number = may_pass(ctx.skb.skb, endpoint, u32::from(matches!(direction, Direction::Ingress)), flow, peer);
+    let number =
+        may_pass(ctx.skb.skb, endpoint, u32::from(matches!(direction, Direction::Ingress)), flow, peer);
     outcome(number & 0xff)?;
     Ok(Passage((number >> 8) as u8))
 }
