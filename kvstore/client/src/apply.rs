@@ -1,8 +1,86 @@
-//! Cuts many writes into transactions that a store accepts.
+//! Many writes, in transactions that a store accepts, and only while a lock is held if that is asked for.
 
 use std::collections::BTreeSet;
 
+use etcd_client::{Compare, CompareOp, Txn, TxnOp};
+
+use crate::client::{KvClient, revision};
+use crate::error::ClientError;
 use crate::key_value::Write;
+
+/// A lock that is held: the key that stands for it, as it was created.
+///
+/// Whoever believes to hold a lock may be wrong: its lease ran out while it was held up, and another one took the lock.
+/// A write that is fenced is not done then, whenever it arrives: the store looks at the lock in the same transaction
+/// ("How to do distributed locking", M. Kleppmann, 2016; etcd's `concurrency` package does so as well).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// The key, mostly with a lease.
+    pub key: String,
+    /// The revision that created it, as [`Creation::Created`](crate::Creation::Created) tells: another holder's is larger.
+    pub create_revision: i64,
+}
+
+impl KvClient {
+    /// Makes changes in the given order, as few transactions as a store allows. Returns the revision after the last
+    /// one; without any, that of the store.
+    ///
+    /// # Errors
+    /// [`ClientError`], which names the first key of the transaction that failed; the ones before it stay applied.
+    pub async fn apply(&self, writes: Vec<Write>) -> Result<i64, ClientError> {
+        let mut last = None;
+        for transaction in transactions(writes) {
+            let key = transaction.first().map_or("", name).to_owned();
+            let txn = Txn::new().and_then(ops(transaction));
+            last = Some(self.txn("apply", &key, txn, |response| revision(response.header.as_ref())).await?);
+        }
+        match last {
+            Some(revision) => Ok(revision),
+            None => Ok(self.probe().await?.revision),
+        }
+    }
+
+    /// As [`Self::apply`], as long as the lock of `fence` is held. Returns nothing as soon as it is not: then neither the
+    /// transaction that found that out was applied, nor any after it. Without writes, says whether it is held.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub async fn apply_fenced(&self, fence: &Fence, writes: Vec<Write>) -> Result<Option<i64>, ClientError> {
+        let mut transactions = transactions(writes);
+        if transactions.is_empty() {
+            transactions.push(Vec::new());
+        }
+        let mut last = None;
+        for transaction in transactions {
+            let key = transaction.first().map_or(&fence.key[..], name).to_owned();
+            let held = Compare::create_revision(fence.key.as_str(), CompareOp::Equal, fence.create_revision);
+            let txn = Txn::new().when([held]).and_then(ops(transaction));
+            let check = |response: etcd_client::proto::PbTxnResponse| {
+                let revision = revision(response.header.as_ref())?;
+                Ok(response.succeeded.then_some(revision))
+            };
+            last = self.txn("fenced apply", &key, txn, check).await?;
+            if last.is_none() {
+                break;
+            }
+        }
+        Ok(last)
+    }
+}
+
+/// The key that a write is about.
+fn name(write: &Write) -> &str {
+    let (Write::Put { key, .. } | Write::Delete { key }) = write;
+    key
+}
+
+fn ops(transaction: Vec<Write>) -> Vec<TxnOp> {
+    let op = |write| match write {
+        Write::Put { key, value } => TxnOp::put(key, value, None),
+        Write::Delete { key } => TxnOp::delete(key, None),
+    };
+    transaction.into_iter().map(op).collect()
+}
 
 /// What a store takes in one transaction by default (etcd `--max-txn-ops`).
 const MAX_WRITES: usize = 128;
@@ -50,12 +128,6 @@ mod tests {
         ]
     }
 
-    fn key(write: &Write) -> &str {
-        match write {
-            Write::Put { key, .. } | Write::Delete { key } => key,
-        }
-    }
-
     fn len(write: &Write) -> usize {
         match write {
             Write::Put { key, value } => key.len() + value.len(),
@@ -72,7 +144,7 @@ mod tests {
         ) {
             let cut = transactions(writes.clone());
             for transaction in &cut {
-                let keys: BTreeSet<&str> = transaction.iter().map(key).collect();
+                let keys: BTreeSet<&str> = transaction.iter().map(name).collect();
                 prop_assert_eq!(keys.len(), transaction.len());
                 prop_assert!(!transaction.is_empty() && transaction.len() <= 128);
                 prop_assert!(transaction.iter().map(len).sum::<usize>() <= MAX_BYTES);

@@ -9,12 +9,11 @@ use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use crate::apply::transactions;
 use crate::connection::{Connection, Connections};
 use crate::error::ClientError;
 use crate::feed::{self, Feed};
 use crate::key_range::KeyRange;
-use crate::key_value::{Creation, Header, KeyValue, Listing, Probe, Write};
+use crate::key_value::{Creation, Header, KeyValue, Listing, Probe};
 use crate::lease::{self, LeaseKeeper};
 use crate::options::{ClientOptions, OptionsError};
 use crate::page::{PAGE_KEYS, Page, Position};
@@ -236,30 +235,7 @@ impl KvClient {
         self.requests.call(operation, key, Effect::Writes, send).await
     }
 
-    /// Makes changes in the given order, as few transactions as a store allows. Returns the revision after the last
-    /// one; without any, that of the store.
-    ///
-    /// # Errors
-    /// [`ClientError`], which names the first key of the transaction that failed; the ones before it stay applied.
-    pub async fn apply(&self, writes: Vec<Write>) -> Result<i64, ClientError> {
-        let mut last = None;
-        for transaction in transactions(writes) {
-            let (Write::Put { key, .. } | Write::Delete { key }) = &transaction[0];
-            let key = key.clone();
-            let ops = transaction.into_iter().map(|write| match write {
-                Write::Put { key, value } => TxnOp::put(key, value, None),
-                Write::Delete { key } => TxnOp::delete(key, None),
-            });
-            let txn = Txn::new().and_then(ops.collect::<Vec<_>>());
-            last = Some(self.txn("apply", &key, txn, |response| revision(response.header.as_ref())).await?);
-        }
-        match last {
-            Some(revision) => Ok(revision),
-            None => Ok(self.probe().await?.revision),
-        }
-    }
-
-    async fn txn<T>(
+    pub(crate) async fn txn<T>(
         &self,
         operation: &'static str,
         key: &str,
@@ -321,7 +297,7 @@ impl KvClient {
 }
 
 /// The revision after a write.
-fn revision(header: Option<&PbResponseHeader>) -> Result<i64, Fault> {
+pub(crate) fn revision(header: Option<&PbResponseHeader>) -> Result<i64, Fault> {
     Ok(Header::from_wire(header).ok_or(Fault::Malformed("it does not name its cluster"))?.revision)
 }
 

@@ -28,6 +28,7 @@ mod options;
 mod page;
 mod request;
 
+pub use apply::Fence;
 pub use call::Call;
 pub use client::KvClient;
 pub use error::ClientError;

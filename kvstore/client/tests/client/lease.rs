@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use landbridge_kvstore_client::{Creation, Fence, Write};
 use tokio::time::timeout;
 
 use crate::proxy::Proxy;
@@ -14,6 +15,7 @@ scenarios! {
     a_lease_that_cannot_be_renewed_is_lost_when_its_time_is_up,
     a_lease_survives_a_restart_of_the_store,
     replace_keeps_the_lease_and_put_detaches_it,
+    a_fenced_write_counts_only_while_its_lock_is_held,
 }
 
 const TTL: Duration = Duration::from_secs(2);
@@ -99,4 +101,47 @@ async fn replace_keeps_the_lease_and_put_detaches_it(kind: Kind) {
     assert_eq!((replaced.value.as_ref(), replaced.lease), (&b"two"[..], lease.id()));
     client.put("key", "three", None).await.unwrap();
     assert_eq!(client.get("key").await.unwrap().unwrap().lease, 0);
+}
+
+async fn a_fenced_write_counts_only_while_its_lock_is_held(kind: Kind) {
+    let store = Store::start(kind).await;
+    let client = store.client();
+    let take = async |lease: i64| match client.create("lock", "holder", Some(lease)).await.unwrap() {
+        Creation::Created { revision } => Fence { key: "lock".to_owned(), create_revision: revision },
+        Creation::Exists(holder) => panic!("{holder:?}"),
+    };
+    // More than one transaction takes.
+    let writes = |value: &str| -> Vec<Write> {
+        let put = |n| Write::Put { key: format!("k/{n:03}"), value: value.into() };
+        (0..300).map(put).collect()
+    };
+    let first = client.keep_lease(Duration::from_mins(1)).await.unwrap();
+    let fence = take(first.id()).await;
+    let revision = client.apply_fenced(&fence, writes("first")).await.unwrap().unwrap();
+    assert_eq!(revision, fence.create_revision + 3);
+    assert_eq!(client.apply_fenced(&fence, Vec::new()).await.unwrap(), Some(revision));
+
+    // Its time is up, which it does not know.
+    first.revoke().await.unwrap();
+    assert_eq!(client.apply_fenced(&fence, writes("late")).await.unwrap(), None);
+    assert_eq!(client.apply_fenced(&fence, Vec::new()).await.unwrap(), None);
+    let second = client.keep_lease(Duration::from_mins(1)).await.unwrap();
+    let other = take(second.id()).await;
+    assert!(other.create_revision > fence.create_revision);
+    assert_eq!(client.apply_fenced(&fence, writes("late")).await.unwrap(), None);
+    assert!(client.list("k/").await.unwrap().key_values.iter().all(|kv| kv.value == "first"));
+
+    // Whoever holds it may write to it, too, without losing it.
+    let renamed = vec![Write::Put { key: "lock".to_owned(), value: b"me".to_vec() }];
+    client.apply_fenced(&other, renamed).await.unwrap().unwrap();
+    client.apply_fenced(&other, writes("second")).await.unwrap().unwrap();
+
+    // Given away by the second of three transactions: the third is not applied.
+    let mut handed_over = writes("third");
+    handed_over.insert(128, Write::Delete { key: "lock".to_owned() });
+    handed_over.insert(129, Write::Put { key: "k/000".to_owned(), value: b"again".to_vec() });
+    assert_eq!(client.apply_fenced(&other, handed_over).await.unwrap(), None);
+    let values = client.list("k/").await.unwrap().key_values;
+    let of = |n: usize| &values[n].value[..];
+    assert_eq!((of(0), of(127), of(299)), (&b"again"[..], &b"third"[..], &b"second"[..]));
 }

@@ -15,6 +15,15 @@ macro_rules! scenarios {
                 }
             )+
         }
+
+        mod ours {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(crate::store::OURS).await;
+                }
+            )+
+        }
     };
 }
 

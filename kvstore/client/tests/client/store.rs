@@ -9,6 +9,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use landbridge_kvstore_client::{ClientOptions, KvClient, TlsFiles};
+use landbridge_kvstore_server::engine::{ClusterOptions, EngineOptions};
+use landbridge_kvstore_server::{Access, AuthOptions, ListenAddress, ListenUrl, Server, ServerOptions};
 use landbridge_lab::requirement::etcd;
 use tempfile::TempDir;
 
@@ -21,6 +23,8 @@ pub(crate) struct Kind {
 type Starting = Pin<Box<dyn Future<Output = Box<dyn Send>> + Send>>;
 
 pub(crate) const ETCD: Kind = Kind { run: |place| Box::pin(std::future::ready(run_etcd(&place))) };
+
+pub(crate) const OURS: Kind = Kind { run: |place| Box::pin(run_ours(place)) };
 
 /// Where a store runs.
 #[derive(Clone)]
@@ -157,4 +161,41 @@ fn run_etcd(place: &Place) -> Box<dyn Send> {
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Box::new(Process(command.spawn().unwrap()))
+}
+
+/// The library of the server: dropping it ends it at once.
+async fn run_ours(place: Place) -> Box<dyn Send> {
+    let (scheme, address) = place.endpoint.split_once("://").unwrap();
+    let listen = ListenUrl { tls: scheme == "https", address: ListenAddress::Tcp(address.parse().unwrap()) };
+    let tls = place.tls.as_ref().map(|files| {
+        let files = landbridge_kvstore_server::TlsFiles {
+            ca: files.ca.clone(),
+            certificate: files.certificate.clone(),
+            key: files.key.clone(),
+        };
+        files.into()
+    });
+    let options = || {
+        let engine = EngineOptions {
+            cluster: ClusterOptions { token: place.token.clone(), ..ClusterOptions::default() },
+            ..EngineOptions::new(&place.data)
+        };
+        ServerOptions {
+            engine,
+            listen: vec![listen.clone()],
+            listen_metrics: Vec::new(),
+            advertise: vec![place.endpoint.clone()],
+            tls: tls.clone(),
+            access: Access::Store(AuthOptions::default()),
+        }
+    };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        // One that was dropped ends by and by.
+        match Server::start(options()).await {
+            Ok(server) => return Box::new(server),
+            Err(error) => assert!(Instant::now() < deadline, "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
