@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use etcd_client::{Compare, CompareOp, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
 
 use crate::client::{KvClient, revision};
 use crate::error::ClientError;
@@ -28,10 +28,15 @@ impl KvClient {
     /// # Errors
     /// [`ClientError`], which names the first key of the transaction that failed; the ones before it stay applied.
     pub async fn apply(&self, writes: Vec<Write>) -> Result<i64, ClientError> {
+        self.apply_with_lease(writes, 0).await
+    }
+
+    /// As [`Self::apply`], with the keys attached to `lease`; 0 is none.
+    pub(crate) async fn apply_with_lease(&self, writes: Vec<Write>, lease: i64) -> Result<i64, ClientError> {
         let mut last = None;
         for transaction in transactions(writes) {
             let key = transaction.first().map_or("", name).to_owned();
-            let txn = Txn::new().and_then(ops(transaction));
+            let txn = Txn::new().and_then(ops(transaction, lease));
             last = Some(self.txn("apply", &key, txn, |response| revision(response.header.as_ref())).await?);
         }
         match last {
@@ -54,7 +59,7 @@ impl KvClient {
         for transaction in transactions {
             let key = transaction.first().map_or(&fence.key[..], name).to_owned();
             let held = Compare::create_revision(fence.key.as_str(), CompareOp::Equal, fence.create_revision);
-            let txn = Txn::new().when([held]).and_then(ops(transaction));
+            let txn = Txn::new().when([held]).and_then(ops(transaction, 0));
             let check = |response: etcd_client::proto::PbTxnResponse| {
                 let revision = revision(response.header.as_ref())?;
                 Ok(response.succeeded.then_some(revision))
@@ -74,9 +79,9 @@ fn name(write: &Write) -> &str {
     key
 }
 
-fn ops(transaction: Vec<Write>) -> Vec<TxnOp> {
+fn ops(transaction: Vec<Write>, lease: i64) -> Vec<TxnOp> {
     let op = |write| match write {
-        Write::Put { key, value } => TxnOp::put(key, value, None),
+        Write::Put { key, value } => TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease))),
         Write::Delete { key } => TxnOp::delete(key, None),
     };
     transaction.into_iter().map(op).collect()

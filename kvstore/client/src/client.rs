@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::connection::{Connection, Connections};
 use crate::error::ClientError;
 use crate::feed::{self, Feed};
+use crate::kept::KeptKeys;
 use crate::key_range::KeyRange;
 use crate::key_value::{Creation, Header, KeyValue, Listing, Probe};
 use crate::lease::{self, LeaseKeeper};
@@ -272,6 +273,14 @@ impl KvClient {
     /// [`ClientError`].
     pub async fn keep_lease(&self, ttl: Duration) -> Result<LeaseKeeper, ClientError> {
         lease::grant(self.requests.clone(), ttl).await
+    }
+
+    /// Keeps keys under `prefix` that are set at what this returns: each is there as long as that is, under a lease of `ttl`,
+    /// and is put again when the lease is lost, or anybody deletes or changes it. Call it within a Tokio runtime.
+    ///
+    /// It follows all of `prefix`, which should hold little else, and which this client may read.
+    pub fn keep_keys(&self, prefix: &str, ttl: Duration) -> KeptKeys {
+        KeptKeys::start(self.clone(), prefix, ttl)
     }
 
     /// The content of `prefix` and every change of it from now on. Call it within a Tokio runtime.

@@ -3,7 +3,8 @@
 //! ```text
 //! KvClient ──► requests ──┐
 //! Feed     ──► task ──────┼──► Connections: one endpoint at a time, the next one after a failure ──► etcd
-//! LeaseKeeper ► task ─────┘
+//! LeaseKeeper ► task ─────┤
+//! KeptKeys ─► task ───────┘
 //!              └─ decides by FeedState, Renewal, Backoff: plain state machines without clock, socket or randomness
 //! ```
 //!
@@ -21,6 +22,7 @@ mod client;
 mod connection;
 mod error;
 mod feed;
+mod kept;
 mod key_range;
 mod key_value;
 mod lease;
@@ -33,6 +35,7 @@ pub use call::Call;
 pub use client::KvClient;
 pub use error::ClientError;
 pub use feed::{Feed, FeedEvent};
+pub use kept::KeptKeys;
 pub use key_value::{Creation, KeyValue, Listing, Probe, Write};
 pub use lease::LeaseKeeper;
 pub use options::{ClientOptions, OptionsError, TlsFiles};

@@ -29,6 +29,7 @@ macro_rules! scenarios {
 
 mod certificates;
 mod feed;
+mod kept;
 mod lease;
 mod proxy;
 mod requests;
