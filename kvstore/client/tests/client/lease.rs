@@ -18,10 +18,10 @@ scenarios! {
     a_fenced_write_counts_only_while_its_lock_is_held,
 }
 
-const TTL: Duration = Duration::from_secs(2);
+const TTL: Duration = Duration::from_secs(10);
 
 async fn until_gone(store: &Store, key: &str) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while store.client().get(key).await.unwrap().is_some() {
         assert!(Instant::now() < deadline, "{key} is still there");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -53,12 +53,11 @@ async fn a_revoked_lease_takes_its_keys_with_it(kind: Kind) {
 
 async fn a_lease_that_others_revoke_is_lost(kind: Kind) {
     let store = Store::start(kind).await;
-    let mut lease = store.client().keep_lease(Duration::from_secs(3)).await.unwrap();
+    let mut lease = store.client().keep_lease(Duration::from_secs(15)).await.unwrap();
     let mut other = etcd_client::Client::connect([store.endpoint()], None).await.unwrap();
     other.lease_revoke(lease.id()).await.unwrap();
-    let revoked = Instant::now();
-    timeout(Duration::from_secs(20), lease.lost()).await.unwrap();
-    assert!(revoked.elapsed() < Duration::from_millis(2500), "the next renewal shows it");
+    let next_renewal_shows_it = timeout(Duration::from_secs(14), lease.lost());
+    next_renewal_shows_it.await.unwrap();
     lease.revoke().await.unwrap();
 }
 
@@ -73,7 +72,7 @@ async fn a_lease_that_cannot_be_renewed_is_lost_when_its_time_is_up(kind: Kind) 
         } else {
             proxy.cut();
         }
-        timeout(Duration::from_secs(20), lease.lost()).await.unwrap();
+        timeout(Duration::from_mins(1), lease.lost()).await.unwrap();
         assert!(asked.elapsed() >= TTL);
     }
 }

@@ -1,6 +1,8 @@
 //! A relay in front of a store, which can break.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -21,6 +23,7 @@ enum Mode {
 pub(crate) struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
+    passed: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -31,12 +34,18 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let (mode, modes) = watch::channel(Mode::Forward);
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, target.to_owned(), modes));
-        Self { address, mode, _tasks: tasks }
+        let passed = Arc::<AtomicUsize>::default();
+        tasks.spawn(accept(listener, target.to_owned(), modes, Arc::clone(&passed)));
+        Self { address, mode, passed, _tasks: tasks }
     }
 
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Bytes that went to clients.
+    pub(crate) fn passed(&self) -> usize {
+        self.passed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn cut(&self) {
@@ -52,7 +61,12 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: String, modes: watch::Receiver<Mode>) {
+async fn accept(
+    listener: TcpListener,
+    target: String,
+    modes: watch::Receiver<Mode>,
+    passed: Arc<AtomicUsize>,
+) {
     let mut relays = JoinSet::new();
     loop {
         let (client, _) = listener.accept().await.unwrap();
@@ -62,20 +76,27 @@ async fn accept(listener: TcpListener, target: String, modes: watch::Receiver<Mo
         }
         let Ok(server) = TcpStream::connect(&target).await else { continue };
         let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-        relays.spawn(relay(from_client, to_server, modes.clone()));
-        relays.spawn(relay(from_server, to_client, modes.clone()));
+        relays.spawn(relay(from_client, to_server, modes.clone(), Arc::default()));
+        relays.spawn(relay(from_server, to_client, modes.clone(), Arc::clone(&passed)));
     }
 }
 
 /// Returns when either side is closed or the relay is cut.
-async fn relay(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut modes: watch::Receiver<Mode>) {
+async fn relay(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut modes: watch::Receiver<Mode>,
+    passed: Arc<AtomicUsize>,
+) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let mode = *modes.borrow_and_update();
         tokio::select! {
             changed = modes.changed() => if changed.is_err() { return },
             read = from.read(&mut buffer), if mode == Mode::Forward => match read {
-                Ok(len @ 1..) if to.write_all(&buffer[..len]).await.is_ok() => {}
+                Ok(len @ 1..) if to.write_all(&buffer[..len]).await.is_ok() => {
+                    passed.fetch_add(len, Ordering::Relaxed);
+                }
                 _ => return,
             },
         }

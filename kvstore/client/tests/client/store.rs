@@ -112,12 +112,12 @@ impl Store {
 
 pub(crate) fn client_of(endpoints: &[&str]) -> KvClient {
     let endpoints = endpoints.iter().map(|&endpoint| endpoint.to_owned()).collect();
-    let request_timeout = Duration::from_secs(5);
+    let request_timeout = Duration::from_mins(1);
     KvClient::new(ClientOptions { endpoints, tls: None, request_timeout }).unwrap()
 }
 
 pub(crate) async fn until_serving(client: &KvClient) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while let Err(error) = client.probe().await {
         assert!(Instant::now() < deadline, "the store does not serve: {error} ({error:?})");
     }
@@ -189,7 +189,7 @@ async fn run_ours(place: Place) -> Box<dyn Send> {
             access: Access::Store(AuthOptions::default()),
         }
     };
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         // One that was dropped ends by and by.
         match Server::start(options()).await {

@@ -27,7 +27,7 @@ impl View {
     /// Reads on until `done`, or fails.
     pub(crate) async fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         while !done(self) {
-            let event = timeout(Duration::from_secs(20), self.feed.next()).await;
+            let event = timeout(Duration::from_mins(1), self.feed.next()).await;
             let event = event.unwrap_or_else(|_| panic!("{what} does not come, but {:?}", self.summary()));
             match event.expect("a feed goes on") {
                 FeedEvent::Upsert(kv) => {
