@@ -1,5 +1,7 @@
 //! What a store answers to an operation, without what is allowed to differ.
 
+use std::time::{Duration, Instant};
+
 use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
 use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
@@ -35,7 +37,8 @@ pub(crate) enum Reply {
     Compact(pb::CompactionResponse),
     Grant(pb::LeaseGrantResponse),
     Revoke(pb::LeaseRevokeResponse),
-    GrantAndRevoke(pb::LeaseGrantResponse, pb::LeaseRevokeResponse),
+    /// No second one if the time of the lease was over before it could be revoked.
+    GrantAndRevoke(pb::LeaseGrantResponse, Option<pb::LeaseRevokeResponse>),
     TimeToLive(pb::LeaseTimeToLiveResponse),
     Leases(pb::LeaseLeasesResponse),
     KeepAlive(Vec<pb::LeaseKeepAliveResponse>),
@@ -54,7 +57,10 @@ impl Reply {
             Self::Compact(reply) => vec![&mut reply.header],
             Self::Grant(reply) => vec![&mut reply.header],
             Self::Revoke(reply) => vec![&mut reply.header],
-            Self::GrantAndRevoke(granted, revoked) => vec![&mut granted.header, &mut revoked.header],
+            Self::GrantAndRevoke(granted, revoked) => {
+                let revoked = revoked.iter_mut().map(|revoked| &mut revoked.header);
+                [&mut granted.header].into_iter().chain(revoked).collect()
+            }
             Self::TimeToLive(reply) => vec![&mut reply.header],
             Self::Leases(reply) => vec![&mut reply.header],
             Self::KeepAlive(replies) => replies.iter_mut().map(|reply| &mut reply.header).collect(),
@@ -119,9 +125,14 @@ impl Client {
     }
 
     async fn grant_and_revoke(&mut self, request: pb::LeaseGrantRequest) -> Result<Reply, Status> {
+        let asked = Instant::now();
         let granted = self.lease.lease_grant(request).await?.into_inner();
-        let revoke = pb::LeaseRevokeRequest { id: granted.id };
-        let revoked = self.lease.lease_revoke(revoke).await?.into_inner();
+        let ttl = Duration::from_secs(granted.ttl.unsigned_abs());
+        let revoked = match self.lease.lease_revoke(pb::LeaseRevokeRequest { id: granted.id }).await {
+            Ok(revoked) => Some(revoked.into_inner()),
+            Err(status) if status.code() == Code::NotFound && asked.elapsed() >= ttl => None,
+            Err(status) => return Err(status),
+        };
         Ok(Reply::GrantAndRevoke(granted, revoked))
     }
 

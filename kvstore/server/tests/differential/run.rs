@@ -105,7 +105,9 @@ struct Sequence {
 impl Sequence {
     async fn step(&mut self, operation: &Operation) -> Result<(), String> {
         self.report.coverage.note(operation, self.revisions);
-        if matches!(operation, Operation::Compact(_)) {
+        if let Operation::Compact(request) = operation
+            && (self.revisions.compacted + 1..=self.revisions.now).contains(&request.revision)
+        {
             // What a watch that is behind is told of what is compacted depends on the moment.
             self.watching.settle(self.revisions).await?;
         }

@@ -6,18 +6,21 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use landbridge_kvstore_server::engine::EngineOptions;
+use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
 use landbridge_kvstore_server::wal::WalOptions;
 use landbridge_kvstore_server::{Access, AccessRules, ListenUrl, Server, ServerOptions, ServiceSettings};
+use pb::cluster_client::ClusterClient;
 use tempfile::TempDir;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tonic::transport::Channel;
 
 /// The largest request, so small that it can be exceeded often.
 pub(crate) const MAX_REQUEST_BYTES: usize = 16 << 10;
 /// How often quiet watches are told how far they are; the least that etcd accepts.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
-/// Nothing that is waited for takes as long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Nothing that is waited for takes as long, even on a machine that is busy with something else.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Both of something: ours and etcd's.
 #[derive(Clone, Debug, Default)]
@@ -41,8 +44,7 @@ pub(crate) struct Stores {
 
 impl Stores {
     pub(crate) async fn start(etcd: &Path) -> Self {
-        let etcd = Etcd::start(etcd);
-        Self { ours: Ours::start().await, etcd }
+        Self { ours: Ours::start().await, etcd: Etcd::start(etcd).await }
     }
 
     /// A connection to each.
@@ -67,11 +69,15 @@ async fn connect(endpoint: &str) -> Channel {
     }
 }
 
-/// A folder in memory where there is one: what a sync costs is not looked at here.
+/// What the files of all that run at a time take at most, in bytes: each etcd's log begins with twice 64 MiB.
+const ROOM: u64 = 4 << 30;
+
+/// A folder in memory where there is room for all that run at a time: what a sync costs is not looked at here.
 fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     let folder = tempfile::Builder::new();
-    if memory.is_dir() { folder.tempdir_in(memory) } else { folder.tempdir() }.unwrap()
+    let free = rustix::fs::statvfs(memory).map_or(0, |about| about.f_bavail * about.f_frsize);
+    if free >= ROOM { folder.tempdir_in(memory) } else { folder.tempdir() }.unwrap()
 }
 
 struct Ours {
@@ -116,29 +122,62 @@ impl Ours {
 struct Etcd {
     process: Child,
     endpoint: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Etcd {
-    fn start(binary: &Path) -> Self {
+    /// Starts it on ports that are free. It cannot say which ones it took; if another program is faster, it ends, and is
+    /// started anew.
+    async fn start(binary: &Path) -> Self {
+        let deadline = Instant::now() + PATIENCE;
+        let mut etcd = Self::spawn(binary);
+        while !etcd.answers().await {
+            assert!(Instant::now() < deadline, "etcd does not answer on {}", etcd.endpoint);
+            if etcd.process.try_wait().unwrap().is_some() {
+                etcd = Self::spawn(binary);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        etcd
+    }
+
+    fn spawn(binary: &Path) -> Self {
         let folder = folder();
-        // etcd cannot say which free port it took. Both are held until it starts.
+        // Both are held until it starts.
         let hold = || TcpListener::bind("127.0.0.1:0").unwrap();
         let (clients, peers) = (hold(), hold());
         let url = |of: &TcpListener| format!("http://{}", of.local_addr().unwrap());
         let (endpoint, peer) = (url(&clients), url(&peers));
         let mut command = Command::new(binary);
+        let name = name_for(&folder);
+        command.args(["--name", name, "--initial-cluster", &format!("{name}={peer}")]);
         command.arg("--data-dir").arg(folder.path().join("etcd"));
         command.args(["--listen-client-urls", &endpoint, "--advertise-client-urls", &endpoint]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("default={peer}"), "--unsafe-no-fsync"]);
         command.args(["--max-request-bytes", &MAX_REQUEST_BYTES.to_string(), "--bcrypt-cost", "4"]);
         let interval = format!("{}ms", PROGRESS_INTERVAL.as_millis());
         command.args(["--experimental-watch-progress-notify-interval", &interval, "--log-level", "panic"]);
+        command.arg("--unsafe-no-fsync");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
         drop((clients, peers));
-        Self { process: command.spawn().unwrap(), endpoint, _folder: folder }
+        Self { process: command.spawn().unwrap(), endpoint, folder }
     }
+
+    /// Whether it is this one that answers there.
+    async fn answers(&self) -> bool {
+        let ask = async {
+            let mut client = ClusterClient::connect(self.endpoint.clone()).await.ok()?;
+            let asked = client.member_list(pb::MemberListRequest { linearizable: true }).await;
+            asked.ok()?.into_inner().members.into_iter().next()
+        };
+        let answer = timeout(Duration::from_secs(5), ask).await;
+        answer.is_ok_and(|member| member.is_some_and(|member| member.name == name_for(&self.folder)))
+    }
+}
+
+/// What it is told to call itself, which no other does.
+fn name_for(folder: &TempDir) -> &str {
+    folder.path().file_name().and_then(|name| name.to_str()).unwrap()
 }
 
 impl Drop for Etcd {

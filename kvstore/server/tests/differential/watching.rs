@@ -41,8 +41,6 @@ pub(crate) struct Watching {
     slots: BTreeMap<usize, Slot>,
     journal_lines: Both<Line>,
     journal: Vec<mvccpb::Event>,
-    /// Whether a watch was made that begins in the past and may not have been looked at yet.
-    unsettled: bool,
     pub tally: Tally,
     pub differences: Differences,
 }
@@ -78,7 +76,6 @@ impl Watching {
             slots: BTreeMap::new(),
             journal_lines,
             journal: Vec::new(),
-            unsettled: false,
             tally: Tally::default(),
             differences: Differences::new(),
         })
@@ -139,10 +136,11 @@ impl Watching {
     }
 
     /// Waits until no watch is on its way through the past, even one that has nothing to be told there: a compaction would
-    /// end it. etcd goes that way with all watches at once, so that one more that is through shows that the others are.
+    /// end it. etcd goes that way with all watches at once, so that one more that is through shows that the others are. On
+    /// a slow machine it sends that way watches that began later, too, if they could not be told at once.
     pub(crate) async fn settle(&mut self, revisions: Revisions) -> Result<(), String> {
         self.sync(revisions).await?;
-        if !std::mem::take(&mut self.unsettled) || revisions.now == 1 {
+        if revisions.now == 1 {
             return Ok(());
         }
         let all = Bytes::from_static(b"\0");
@@ -194,7 +192,6 @@ impl Watching {
             if doomed {
                 slot.doomed.insert(created.watch_id);
             }
-            self.unsettled |= past && start <= revisions.now;
             let seen = self.journal.partition_point(|event| revision(event) < start);
             slot.watches.insert(created.watch_id, Expected { request, start, doomed, seen });
         }
