@@ -140,8 +140,9 @@ impl Stores {
         for line in commands(script) {
             let line = fill(line, &places).replace("LEASE", &lease).replace("MEMBER", &member);
             let text = etcdctl.run(&self.endpoints(), &Line::parse(&line));
-            let second =
-                |begin: &str| text.lines().find_map(|line| line.strip_prefix(begin)?.split(' ').next());
+            let second = |begin: &str| {
+                text.lines().find_map(|line| line.strip_prefix(begin)?.split_whitespace().next())
+            };
             if let Some(granted) = second("lease ").filter(|_| text.contains(" granted ")) {
                 granted.clone_into(&mut lease);
             }
