@@ -21,7 +21,7 @@ use crate::feeds::{self, PREFIXES};
 use crate::health::{HealthTask, Targets};
 use crate::netlink::Netlink;
 use crate::node_api::{NodeService, NodeSocket};
-use crate::node_network::{NodeNetwork, OVERLAY_INTERFACE};
+use crate::node_network::{NodeNetwork, OVERLAY_INTERFACE, OVERLAY_PORT};
 use crate::pod_cidr::PodCidr;
 use crate::preflight;
 use crate::reconciler::{EVENT_QUEUE_LEN, NodeHandle, Parts, Reconciler, View};
@@ -64,7 +64,7 @@ impl Agent {
         let cidr = pod_cidr(&config, &client, &state).await?;
 
         let network = NodeNetwork::set_up(&netlink, &config.uplink, cidr).await?;
-        let datapath = block_in_place(|| Datapath::open(&datapath_options(&config, cidr)))?;
+        let datapath = block_in_place(|| Datapath::open(&datapath_options(&config, cidr, network)))?;
         let Kernel { release, lacks } = datapath.kernel();
         for feature in lacks {
             let instead = feature.fallback().unwrap_or_default();
@@ -184,14 +184,17 @@ async fn pod_cidr(config: &Config, client: &KvClient, state: &StateDir) -> anyho
     }
 }
 
-fn datapath_options(config: &Config, cidr: PodCidr) -> DatapathOptions {
+fn datapath_options(config: &Config, cidr: PodCidr, network: NodeNetwork) -> DatapathOptions {
     DatapathOptions {
         pins: config.bpf_dir.clone(),
         cgroup: config.cgroup.clone(),
         overlay_interface: OVERLAY_INTERFACE.to_owned(),
+        uplink_interface: None,
         config: NodeConfig {
             router: cidr.router().into(),
             health: cidr.health().into(),
+            overlay_mtu: network.pod_mtu,
+            overlay_port: OVERLAY_PORT.into(),
             cluster: config.cluster_id.get().into(),
             cluster_shift: config.cluster_id.max_clusters().local_bits(),
             // The loader knows the interface by its name.

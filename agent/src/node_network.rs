@@ -16,7 +16,7 @@ use crate::sysctl::{self, SysctlError};
 /// Leads to other nodes.
 pub(crate) const OVERLAY_INTERFACE: &str = "lb_vxlan";
 /// The port of VXLAN on Linux and in Cilium; the one of RFC 7348 is 4789.
-const OVERLAY_PORT: u16 = 8472;
+pub(crate) const OVERLAY_PORT: u16 = 8472;
 /// What a tunnel adds to a packet: Ethernet 14, VXLAN 8, UDP 8, IPv4 20 bytes.
 const OVERLAY_OVERHEAD: u32 = 50;
 

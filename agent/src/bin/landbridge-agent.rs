@@ -17,7 +17,7 @@ async fn main() -> ExitCode {
         eprintln!("cannot read --log: {error}");
         return ExitCode::from(2);
     }
-    match run(args).await {
+    match Box::pin(run(args)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(error = format!("{error:#}"), "the agent ends");

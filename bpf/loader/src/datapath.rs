@@ -9,7 +9,7 @@ use landbridge_bpf_maps::NodeConfig;
 
 use crate::error::DatapathError;
 use crate::events::Events;
-use crate::hooks::{self, Attachment, ENDPOINT_PROGRAMS, OVERLAY_PROGRAMS};
+use crate::hooks::{self, Attachment, ENDPOINT_PROGRAMS, OVERLAY_PROGRAMS, UPLINK_PROGRAMS};
 use crate::object::Build;
 use crate::probes::{Feature, Kernel};
 use crate::shape;
@@ -21,6 +21,7 @@ use crate::versions::{self, MAPS};
 const CONFIG: &str = "CONFIG";
 /// Folders of links.
 const OVERLAY: &str = "overlay";
+const UPLINK: &str = "uplink";
 const ENDPOINTS: &str = "endpoints";
 
 /// Where a datapath goes.
@@ -32,7 +33,10 @@ pub struct DatapathOptions {
     pub cgroup: PathBuf,
     /// The tunnel interface (VXLAN with `external`), as the calling thread sees it.
     pub overlay_interface: String,
-    /// What the programs know from the start; `overlay_interface` is filled in.
+    /// The interface that leads to other nodes and to the world, likewise. Without it nothing is masqueraded, and pods of
+    /// other nodes are reached through tunnels only, whatever `config` says.
+    pub uplink_interface: Option<String>,
+    /// What the programs know from the start; the numbers of both interfaces are filled in.
     pub config: NodeConfig,
     /// How large the maps are.
     pub sizes: MapSizes,
@@ -82,9 +86,12 @@ impl Datapath {
         let newest = if kernel.has(Feature::TcxLinks) { Attachment::Tcx } else { Attachment::Clsact };
         let attachment = options.attachment.unwrap_or(newest);
         let plain_refusal = if kernel.has(Feature::SocketErrors) { 0 } else { NodeConfig::PLAIN_REFUSAL };
+        let uplink = options.uplink_interface.as_deref().map(hooks::index_of).transpose()?;
+        let of_uplink = if uplink.is_some() { 0 } else { NodeConfig::DIRECT | NodeConfig::MASQUERADE };
         let config = NodeConfig {
-            flags: options.config.flags | plain_refusal,
+            flags: options.config.flags & !of_uplink | plain_refusal,
             overlay_interface: hooks::index_of(&options.overlay_interface)?,
+            uplink_interface: uplink.unwrap_or_default(),
             ..options.config
         };
         let pins = versions::folder(&options.pins);
@@ -127,15 +134,19 @@ impl Datapath {
         let options = self.options.clone();
         let endpoints = self.endpoint_links();
         hooks::refresh(&mut self.object, &endpoints, &ENDPOINT_PROGRAMS, self.attachment)?;
-        let overlay = self.pins.join(OVERLAY);
-        let current = hooks::attach_interface(
-            &mut self.object,
-            &overlay,
-            &options.overlay_interface,
-            &OVERLAY_PROGRAMS,
-            self.attachment,
-        )?;
-        hooks::remove_others(&overlay, &current, &OVERLAY_PROGRAMS)?;
+        let overlay = Some(options.overlay_interface.as_str());
+        for (links, interface, programs) in [
+            (OVERLAY, overlay, &OVERLAY_PROGRAMS),
+            (UPLINK, options.uplink_interface.as_deref(), &UPLINK_PROGRAMS),
+        ] {
+            let links = self.pins.join(links);
+            let current = interface
+                .map(|interface| {
+                    hooks::attach_interface(&mut self.object, &links, interface, programs, self.attachment)
+                })
+                .transpose()?;
+            hooks::remove_others(&links, current.as_deref(), programs)?;
+        }
         hooks::attach_cgroup(&mut self.object, &self.pins.join("cgroup"), &options.cgroup)
     }
 
@@ -217,7 +228,9 @@ impl Datapath {
     /// [`DatapathError::Detach`], [`DatapathError::Folder`].
     pub fn remove(pins: &Path) -> Result<(), DatapathError> {
         for version in hooks::folders(pins)? {
-            for (links, programs) in [(OVERLAY, OVERLAY_PROGRAMS), (ENDPOINTS, ENDPOINT_PROGRAMS)] {
+            for (links, programs) in
+                [(OVERLAY, OVERLAY_PROGRAMS), (UPLINK, UPLINK_PROGRAMS), (ENDPOINTS, ENDPOINT_PROGRAMS)]
+            {
                 let folders = hooks::folders(&version.join(links))?;
                 folders.iter().try_for_each(|folder| hooks::remove_interface(folder, &programs))?;
             }

@@ -27,6 +27,9 @@ pub(crate) const SOCKET_PROGRAMS: [&str; 8] =
 /// On the tunnel interface.
 pub(crate) const OVERLAY_PROGRAMS: [InterfaceProgram; 2] =
     [("from_overlay", TcAttachType::Ingress), ("to_overlay", TcAttachType::Egress)];
+/// On the interface that leads to other nodes and to the world.
+pub(crate) const UPLINK_PROGRAMS: [InterfaceProgram; 2] =
+    [("from_uplink", TcAttachType::Ingress), ("to_uplink", TcAttachType::Egress)];
 /// On the node's side of a pod's interface.
 pub(crate) const ENDPOINT_PROGRAMS: [InterfaceProgram; 2] =
     [("from_pod", TcAttachType::Ingress), ("to_pod", TcAttachType::Egress)];
@@ -47,7 +50,8 @@ pub enum Attachment {
 
 /// Loads every program into the kernel, so that nothing is attached if one is refused.
 pub(crate) fn load_programs(object: &mut Ebpf) -> Result<(), DatapathError> {
-    let of_interfaces = OVERLAY_PROGRAMS.iter().chain(&ENDPOINT_PROGRAMS).map(|(name, _)| *name);
+    let of_interfaces =
+        OVERLAY_PROGRAMS.iter().chain(&UPLINK_PROGRAMS).chain(&ENDPOINT_PROGRAMS).map(|(name, _)| *name);
     for name in SOCKET_PROGRAMS.into_iter().chain(of_interfaces) {
         let outcome = match object.program_mut(name) {
             Some(Program::SchedClassifier(program)) => program.load(),
@@ -86,7 +90,7 @@ pub(crate) fn attach_cgroup(object: &mut Ebpf, links: &Path, cgroup: &Path) -> R
             pin(link.try_into().map_err(|source| DatapathError::Link { program: name, source })?, path)?;
         }
     }
-    remove_others(links, &folder, &[])
+    remove_others(links, Some(&folder), &[])
 }
 
 /// Attaches programs to an interface, with their links in a folder of `links`, which is returned. If one cannot be
@@ -303,11 +307,11 @@ pub(crate) fn remove_folder(path: &Path) -> Result<(), DatapathError> {
 /// Deletes all folders of `links` but one, with what is attached by `programs`.
 pub(crate) fn remove_others(
     links: &Path,
-    kept: &Path,
+    kept: Option<&Path>,
     programs: &[InterfaceProgram],
 ) -> Result<(), DatapathError> {
     let folders = folders(links)?;
-    let mut others = folders.iter().filter(|folder| *folder != kept);
+    let mut others = folders.iter().filter(|folder| Some(folder.as_path()) != kept);
     others.try_for_each(|folder| remove_interface(folder, programs))
 }
 

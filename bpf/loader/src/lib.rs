@@ -4,6 +4,7 @@
 //!  <pins>/v<schema>/ ├─ maps/IPCACHE, …               what the programs know, taken over by the next process
 //!                    ├─ cgroup/<id>/connect4, …       a service address becomes a backend
 //!                    ├─ overlay/lb_vxlan@7/…          from and to other nodes
+//!                    ├─ uplink/eth0@2/…               without a tunnel: to other nodes, to and from the world
 //!                    └─ endpoints/lxc1@9/…            from and to a pod
 //! ```
 //!
@@ -56,4 +57,4 @@ pub use sizes::MapSizes;
 pub use table::Table;
 pub use tables::Tables;
 #[cfg(feature = "trial")]
-pub use trial::{Trial, TrialAction, TrialPacket, TrialResult};
+pub use trial::{Scarce, Trial, TrialAction, TrialPacket, TrialResult};

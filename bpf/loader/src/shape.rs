@@ -6,8 +6,9 @@ use std::path::Path;
 use aya::maps::{MapInfo, MapType};
 use landbridge_bpf_maps::{
     Address, AffinityEntry, AffinityKey, Backend, CidrKey, ConnectionEntry, ConnectionKey, Endpoint,
-    EventBudget, EventControl, IpcacheEntry, METRICS_LEN, NodeEntry, PolicyEntry, PolicyKey, ServiceEntry,
-    ServiceKey, SlotGroup, SocketService, TrafficCount, UdpPeerKey,
+    EventBudget, EventControl, FragmentKey, FragmentPorts, IpcacheEntry, METRICS_LEN, MasqueradeEntry,
+    MasqueradeKey, NodeEntry, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, SlotGroup, SocketService,
+    TrafficCount, UdpPeerKey,
 };
 
 use crate::error::{DatapathError, MapError};
@@ -27,6 +28,8 @@ pub(crate) const EVENT_CONTROL: &str = "EVENT_CONTROL";
 pub(crate) const EVENT_BUDGET: &str = "EVENT_BUDGET";
 const AFFINITY: &str = "AFFINITY";
 pub(crate) const CONNECTIONS: &str = "CONNECTIONS";
+pub(crate) const FRAGMENTS: &str = "FRAGMENTS";
+pub(crate) const MASQUERADE: &str = "MASQUERADE";
 pub(crate) const UDP_PEERS: &str = "UDP_PEERS";
 pub(crate) const SOCKET_SERVICE: &str = "SOCKET_SERVICE";
 
@@ -70,7 +73,7 @@ impl fmt::Display for MapShape {
 }
 
 /// Every map of the programs, with its shape.
-pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 16] {
+pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 18] {
     use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf, SkStorage};
     [
         (IPCACHE, MapShape::of::<Address, IpcacheEntry>(Hash, sizes.ipcache)),
@@ -83,6 +86,8 @@ pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 16] {
         (MAGLEV, MapShape::of::<u32, SlotGroup>(Array, sizes.tables)),
         (AFFINITY, MapShape::of::<AffinityKey, AffinityEntry>(LruHash, sizes.affinity)),
         (CONNECTIONS, MapShape::of::<ConnectionKey, ConnectionEntry>(LruHash, sizes.connections)),
+        (FRAGMENTS, MapShape::of::<FragmentKey, FragmentPorts>(LruHash, sizes.fragments)),
+        (MASQUERADE, MapShape::of::<MasqueradeKey, MasqueradeEntry>(LruHash, sizes.masquerade)),
         (UDP_PEERS, MapShape::of::<UdpPeerKey, SocketService>(LruHash, sizes.udp_peers)),
         (SOCKET_SERVICE, MapShape::of::<i32, SocketService>(SkStorage, 0)),
         (METRICS, MapShape::of::<u32, TrafficCount>(PerCpuArray, METRICS_LEN)),

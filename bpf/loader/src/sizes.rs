@@ -4,7 +4,8 @@ use landbridge_bpf_maps::{BACKENDS_LEN, MAGLEV_LEN, NODES_LEN};
 
 /// How many entries each map may have. A node's maps keep their sizes until its pins are deleted.
 ///
-/// Hashes and tries take memory as they fill; arrays, `affinity`, `connections`, `udp_peers` and `events` take it at once.
+/// Hashes and tries take memory as they fill; arrays, `affinity`, `connections`, `fragments`, `masquerade`, `udp_peers` and
+/// `events` take it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapSizes {
     /// Addresses of pods and nodes of the whole mesh.
@@ -29,6 +30,10 @@ pub struct MapSizes {
     pub affinity: u32,
     /// Connections of this node's pods; the one that was silent for the longest time makes room. About 110 bytes each.
     pub connections: u32,
+    /// Datagrams in pieces that are under way, likewise. About 110 bytes each.
+    pub fragments: u32,
+    /// Twice the connections to the world under the node's address, likewise. About 120 bytes each.
+    pub masquerade: u32,
     /// Backends that sockets without a connection send to, likewise. About 120 bytes each.
     pub udp_peers: u32,
     /// Bytes of the ring of events, of 72 each: a power of two, and whole pages.
@@ -48,6 +53,8 @@ impl Default for MapSizes {
             tables: MAGLEV_LEN,
             affinity: 1 << 16,
             connections: 1 << 18,
+            fragments: 1 << 13,
+            masquerade: 1 << 17,
             udp_peers: 1 << 16,
             events: 1 << 22,
         }

@@ -5,15 +5,15 @@ use std::fmt;
 use aya::Ebpf;
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 use landbridge_bpf_maps::{
-    Address, CidrKey, ConnectionEntry, ConnectionKey, Direction, Endpoint, IpcacheEntry, METRICS_LEN,
-    NodeEntry, PolicyEntry, PolicyKey, Reason, TrafficCount, metrics_index,
+    Address, CidrKey, ConnectionEntry, ConnectionKey, Direction, Endpoint, FragmentKey, FragmentPorts,
+    IpcacheEntry, METRICS_LEN, NodeEntry, PolicyEntry, PolicyKey, Reason, TrafficCount, metrics_index,
 };
 
 use crate::error::{DatapathError, MapError};
 use crate::nodes::Nodes;
 use crate::services::{ServiceMaps, Services};
 use crate::shape::{
-    BACKENDS, CIDRS, CONNECTIONS, ENDPOINTS, IPCACHE, MAGLEV, METRICS, NODES, POLICY, SERVICES,
+    BACKENDS, CIDRS, CONNECTIONS, ENDPOINTS, FRAGMENTS, IPCACHE, MAGLEV, METRICS, NODES, POLICY, SERVICES,
 };
 use crate::sizes::MapSizes;
 use crate::table::{OwnedTable, Table};
@@ -25,6 +25,7 @@ pub struct Tables {
     endpoints: OwnedTable<Address, Endpoint>,
     policy: OwnedTable<PolicyKey, PolicyEntry>,
     connections: OwnedTable<ConnectionKey, ConnectionEntry>,
+    fragments: OwnedTable<FragmentKey, FragmentPorts>,
     nodes: Array<MapData, NodeEntry>,
     services: ServiceMaps,
     metrics: PerCpuArray<MapData, TrafficCount>,
@@ -43,6 +44,7 @@ impl Tables {
             endpoints: OwnedTable::new(ENDPOINTS, sizes.endpoints, take(object, ENDPOINTS)?)?,
             policy: OwnedTable::new(POLICY, sizes.policy, take(object, POLICY)?)?,
             connections: OwnedTable::new(CONNECTIONS, sizes.connections, take(object, CONNECTIONS)?)?,
+            fragments: OwnedTable::new(FRAGMENTS, sizes.fragments, take(object, FRAGMENTS)?)?,
             nodes: Array::try_from(take(object, NODES)?).map_err(MapError::reading(NODES))?,
             services,
             metrics: PerCpuArray::try_from(take(object, METRICS)?).map_err(MapError::reading(METRICS))?,
@@ -72,6 +74,11 @@ impl Tables {
     /// The connections that the programs remember. They write to it at any time.
     pub fn connections(&mut self) -> Table<'_, ConnectionKey, ConnectionEntry> {
         self.connections.lend()
+    }
+
+    /// The datagrams in pieces that the programs remember. They write to it at any time.
+    pub fn fragments(&mut self) -> Table<'_, FragmentKey, FragmentPorts> {
+        self.fragments.lend()
     }
 
     /// The nodes of the mesh.

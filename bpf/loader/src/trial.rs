@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use aya::Ebpf;
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions};
-use landbridge_bpf_maps::{Address, ConnectionEntry, ConnectionKey, NodeConfig};
+use landbridge_bpf_maps::{
+    Address, ConnectionEntry, ConnectionKey, MasqueradeEntry, MasqueradeKey, NodeConfig,
+};
 
 use crate::datapath;
 use crate::error::DatapathError;
@@ -19,7 +21,7 @@ use crate::events::Events;
 use crate::hooks;
 use crate::link;
 use crate::object::Build;
-use crate::shape::CONNECTIONS;
+use crate::shape::{CONNECTIONS, MASQUERADE};
 use crate::sizes::MapSizes;
 use crate::tables::Tables;
 
@@ -67,6 +69,15 @@ pub struct TrialResult {
     pub duration: Duration,
 }
 
+/// A map that forgets nothing, so that it can be full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scarce {
+    /// `CONNECTIONS`.
+    Connections,
+    /// `MASQUERADE`.
+    Masquerade,
+}
+
 /// What a program says is to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrialAction {
@@ -111,21 +122,29 @@ impl Trial {
         Ok(Self { object, tables, events })
     }
 
-    /// Loads the released programs with a map of connections that forgets none, and has room for `connections`. It is
-    /// pinned in `folder`, on a bpf filesystem, for as long as this takes.
+    /// Loads the released programs with a map that forgets nothing, and has room for `entries`. It is pinned in `folder`, on a
+    /// bpf filesystem, for as long as this takes.
     ///
     /// # Errors
     /// [`DatapathError`].
-    pub fn load_with_few_connections(
+    pub fn load_with_scarce(
         config: NodeConfig,
         sizes: &MapSizes,
         folder: &Path,
-        connections: u32,
+        (scarce, entries): (Scarce, u32),
     ) -> Result<Self, DatapathError> {
-        let path = folder.join(CONNECTIONS);
+        let name = match scarce {
+            Scarce::Connections => CONNECTIONS,
+            Scarce::Masquerade => MASQUERADE,
+        };
+        let path = folder.join(name);
         let failed = |source| DatapathError::Folder { action: "pin a map at", path: path.clone(), source };
-        link::make_hash::<ConnectionKey, ConnectionEntry>(&path, connections).map_err(failed)?;
-        let loaded = datapath::load(Build::Released, &[(CONNECTIONS, &path)], config, sizes);
+        match scarce {
+            Scarce::Connections => link::make_hash::<ConnectionKey, ConnectionEntry>(&path, entries),
+            Scarce::Masquerade => link::make_hash::<MasqueradeKey, MasqueradeEntry>(&path, entries),
+        }
+        .map_err(failed)?;
+        let loaded = datapath::load(Build::Released, &[(name, &path)], config, sizes);
         fs::remove_file(&path).map_err(failed)?;
         Self::of(loaded?, sizes)
     }

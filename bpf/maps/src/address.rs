@@ -16,18 +16,48 @@ pub struct Address(pub [u8; 16]);
 pub const IPV4_PREFIX_BITS: u32 = 96;
 
 impl Address {
+    /// What comes before an IPv4 address, as words.
+    pub const IPV4_PREFIX: [u32; 3] = [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff])];
+
     /// An IPv4 address, from its bytes in network order.
+    #[inline]
     pub const fn from_ipv4(bytes: [u8; 4]) -> Self {
-        let [a, b, c, d] = bytes;
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        let [a, b, c] = Self::IPV4_PREFIX;
+        Self::from_words([a, b, c, u32::from_ne_bytes(bytes)])
+    }
+
+    /// An address from its words, each in the machine's byte order of what is in a packet.
+    ///
+    /// By bytes it would be taken apart and put together again one by one: the kernel's virtual machine has no instruction
+    /// for more.
+    #[inline]
+    #[expect(unsafe_code, reason = "there is no safe way from words to bytes that the compiler leaves whole")]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        // SAFETY: both are sixteen bytes, and any bytes are a value of either.
+        unsafe { core::mem::transmute(words) }
+    }
+
+    /// The same words.
+    #[inline]
+    #[expect(unsafe_code, reason = "as above")]
+    pub const fn words(self) -> [u32; 4] {
+        // SAFETY: as above.
+        unsafe { core::mem::transmute(self) }
+    }
+
+    /// Whether it is an IPv4 address.
+    #[inline]
+    pub const fn is_ipv4(self) -> bool {
+        let [a, b, c, _] = self.words();
+        let [_, _, prefix] = Self::IPV4_PREFIX;
+        a | b == 0 && c == prefix
     }
 
     /// The bytes of an IPv4 address, nothing for an IPv6 one.
+    #[inline]
     pub const fn ipv4(self) -> Option<[u8; 4]> {
-        match self.0 {
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
-            _ => None,
-        }
+        let [_, _, _, last] = self.words();
+        if self.is_ipv4() { Some(last.to_ne_bytes()) } else { None }
     }
 
     /// The numbers that its halves are, the first one first: addresses are in their order.
@@ -40,8 +70,10 @@ impl Address {
     }
 
     /// Whether it is `::`, which stands for "none" where an address is optional.
+    #[inline]
     pub const fn is_none(self) -> bool {
-        u128::from_ne_bytes(self.0) == 0
+        let [a, b, c, d] = self.words();
+        a | b | c | d == 0
     }
 }
 

@@ -36,11 +36,12 @@ pub struct ConnectionEntry {
     pub flags: u32,
 }
 
+/// Each is a byte of its own: who adds one writes that byte, and takes nothing back that another CPU adds at the same time.
 impl ConnectionEntry {
     /// The other side has answered.
     pub const REPLIED: u32 = 1;
     /// The side that began has closed its half (TCP FIN or RST).
-    pub const CLOSED_BY_SOURCE: u32 = 2;
+    pub const CLOSED_BY_SOURCE: u32 = 1 << 8;
     /// The other side has closed its half.
-    pub const CLOSED_BY_DESTINATION: u32 = 4;
+    pub const CLOSED_BY_DESTINATION: u32 = 1 << 16;
 }

@@ -8,7 +8,7 @@ use crate::Address;
 pub struct Event {
     /// When, nanoseconds of the kernel's monotonic clock.
     pub time: u64,
-    /// Who sent the packet; none if it could not be read.
+    /// Who says that they sent the packet; none if even that cannot be read.
     pub source: Address,
     /// Who it was for.
     pub destination: Address,

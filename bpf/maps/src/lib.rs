@@ -3,7 +3,8 @@
 //! ```text
 //! connect ─► SERVICES ─► AFFINITY, MAGLEV ─► BACKENDS      sockets: a service address becomes a backend
 //! packet ──► ENDPOINTS (whose pod?) ─► IPCACHE, CIDRS (who is the other side?) ─► POLICY, CONNECTIONS (may it?)
-//!                                          └─► NODES (where to?)                  METRICS (what became of it)
+//!   └─ FRAGMENTS (whose ports?)            └─► NODES (where to?)                  METRICS (what became of it)
+//! to and from the world ─► MASQUERADE      whose connection, under which port of the node?
 //!                                                         EVENTS (told, while someone listens)
 //! ```
 //!
@@ -15,7 +16,9 @@ mod address;
 mod connection;
 mod endpoint;
 mod event;
+mod fragment;
 mod ipcache;
+mod masquerade;
 mod metrics;
 mod node_config;
 #[cfg(feature = "trial")]
@@ -28,7 +31,9 @@ pub use address::{Address, IPV4_PREFIX_BITS};
 pub use connection::{ConnectionEntry, ConnectionKey};
 pub use endpoint::Endpoint;
 pub use event::{Event, EventBudget, EventControl, EventKind, TracePoint};
+pub use fragment::{FragmentKey, FragmentPorts};
 pub use ipcache::{CidrKey, IpcacheEntry, NODES_LEN, NodeEntry, NodeNumber, identity};
+pub use masquerade::{MASQUERADE_PORTS, MasqueradeEntry, MasqueradeKey};
 pub use metrics::{Direction, METRICS_LEN, TrafficCount, metrics_index};
 pub use node_config::NodeConfig;
 #[cfg(feature = "trial")]
@@ -42,7 +47,7 @@ pub use service::{
 
 /// Version of the maps' layout, part of the folder that they are pinned in: `<bpffs>/landbridge/v<schema>/`.
 /// Counts up whenever a type of this crate changes.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// Declares types whose bytes are their value, with the size the other side relies on.
 macro_rules! map_element {
@@ -67,8 +72,12 @@ map_element! {
     Event => 64,
     EventBudget => 32,
     EventControl => 16,
+    FragmentKey => 40,
+    FragmentPorts => 8,
     IpcacheEntry => 8,
-    NodeConfig => 48,
+    MasqueradeEntry => 20,
+    MasqueradeKey => 40,
+    NodeConfig => 128,
     NodeEntry => 20,
     PolicyEntry => 8,
     PolicyKey => 12,

@@ -36,7 +36,13 @@ reasons! {
     POLICY_DENIED = 133, "Policy denied";
     /// A header is cut off or contradicts itself.
     INVALID_PACKET = 134, "Invalid packet";
-    /// Neither IPv4 nor ARP.
+    /// A TCP packet that no connection has: its flags contradict each other, or it answers what nobody asked.
+    INVALID_CONNECTION = 135, "CT: Truncated or invalid header";
+    /// It is too large for the tunnel, and its sender has been told.
+    FRAGMENTATION_NEEDED = 136, "Fragmentation needed";
+    /// Neither TCP nor UDP nor ICMP, so that its replies would not be known: SCTP among others.
+    UNKNOWN_TRANSPORT = 137, "CT: Unknown L4 protocol";
+    /// Neither IPv4 nor IPv6 nor ARP.
     UNSUPPORTED_PROTOCOL = 139, "Unsupported L3 protocol";
     /// The kernel refuses to change the packet.
     WRITE_FAILED = 141, "Error writing to packet";
@@ -46,16 +52,26 @@ reasons! {
     UNKNOWN_TARGET = 150, "Unknown L3 target address";
     /// The connection cannot be remembered, so that its replies would be dropped.
     CONNECTION_NOT_TRACKED = 155, "CT: Map insertion failed";
-    /// A fragment: all but the first have no ports.
-    FRAGMENT_UNSUPPORTED = 157, "IP fragmentation not supported";
+    /// More extension headers than anyone needs, or one that says the packet is for somebody else.
+    INVALID_EXTENSION_HEADER = 156, "Invalid IPv6 extension header";
     /// A service has no backend.
     NO_SERVICE_BACKEND = 158, "Service backend not found";
     /// The tunnel has no other end.
     NO_TUNNEL_ENDPOINT = 160, "No tunnel/encapsulation endpoint (datapath BUG!)";
+    /// No port is free to send it to the world under the node's address.
+    NO_MASQUERADE_PORT = 167, "No mapping for NAT masquerade";
+    /// Nothing in it tells whose an answer would be, so that it cannot leave under the node's address.
+    MASQUERADE_UNSUPPORTED = 168, "Unsupported protocol for NAT masquerade";
+    /// A pod sends what only nodes send: a tunnel's packets.
+    ENCAPSULATION_PROHIBITED = 170, "Encapsulation traffic is prohibited";
     /// The identity in a tunnel is not one that its sender may use.
     INVALID_IDENTITY = 171, "Invalid identity";
     /// A tunnel's other end is not the node that the sender is on.
     UNKNOWN_SENDER = 172, "Unknown sender";
+    /// A fragment whose first one, which has the ports, was not seen.
+    FRAGMENT_NOT_FOUND = 175, "First logical datagram fragment not found";
+    /// What only routers say to their neighbours, from a pod.
+    FORBIDDEN_ICMP6 = 176, "Forbidden ICMPv6 message";
     /// A policy denies it.
     POLICY_DENIED_BY_DENYLIST = 181, "Policy denied by denylist";
     /// It was forwarded too often.

@@ -1,8 +1,6 @@
 //! Tells whoever listens what became of packets. With nobody listening it is one lookup in an array, and only for packets
 //! that there would be something to tell of: those that are dropped, and those that change what is known of a connection.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     helpers::bpf_ktime_get_ns,
@@ -13,8 +11,9 @@ use aya_ebpf::{
 use landbridge_bpf_maps::{Direction, Event, EventBudget, EventControl, EventKind, Reason, TracePoint};
 use landbridge_bpf_verdict::{Flow, Passage, budget, packet::tcp};
 
-use crate::frame::{read_into, tunnel};
-use crate::tables::{identity_of, zero};
+use crate::frame::read_into;
+use crate::tables::identity_of;
+use crate::tunnel::tunnel;
 
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
@@ -28,11 +27,10 @@ const RECORD: u64 = 8 + size_of::<Event>() as u64;
 /// The listener is woken at most so often when the ring fills up: waking it takes ten times as long as telling.
 const WAKEUPS: u64 = 8;
 
-/// What an event is about, in a number: functions of the kernel's virtual machine take five. The verifier does not know
-/// it, so that it follows the function once for all that is told at a place.
+/// What an event is about, in a number: functions of the kernel's virtual machine take five.
 #[inline(always)]
 fn about(kind: EventKind, sub_type: u8, direction: Direction, flags: u8) -> u64 {
-    u64::from(u32::from_le_bytes([kind as u8, sub_type, direction as u8, flags]) ^ zero())
+    u64::from(u32::from_le_bytes([kind as u8, sub_type, direction as u8, flags]))
 }
 
 /// The identities of sender and receiver, in a number.
@@ -49,8 +47,12 @@ fn listening(kind: u8, now: u64) -> Option<u32> {
     if listened_to && now < control.until { Some(control.cost) } else { None }
 }
 
+/// Tells it, if somebody listens. Known to the kernel by its name, see `tables`.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn tell(skb: *mut __sk_buff, flow: &Flow, identities: u64, about: u64) -> u64 {
+pub extern "C" fn tell(skb: *mut __sk_buff, flow: *const Flow, identities: u64, about: u64) -> u64 {
+    // SAFETY: it is null or whole.
+    let Some(flow) = (unsafe { flow.as_ref() }) else { return 0 };
     let [kind, sub_type, direction, flags, ..] = about.to_le_bytes();
     // SAFETY: the helper only reads a clock.
     let time = unsafe { bpf_ktime_get_ns() };
@@ -144,11 +146,10 @@ pub fn verdict(
 
 /// Where a packet that was dropped is read once more: the stack, of 512 bytes in all, has no room for it.
 #[map]
-static DROPPED: PerCpuArray<MaybeUninit<Flow>> = PerCpuArray::with_max_entries(1, 0);
+static DROPPED: PerCpuArray<Flow> = PerCpuArray::with_max_entries(1, 0);
 
-/// Tells of a drop. That the packet was read before is of no use to those that pass.
-///
-/// Known by its name to the kernel too, which then verifies it once, by itself, whoever calls it from wherever.
+/// Tells of a drop. That the packet was read before is of no use to those that pass. Known to the kernel by its name, see
+/// `tables`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tell_drop(skb: *mut __sk_buff, about: u64) -> u64 {
@@ -157,12 +158,10 @@ pub extern "C" fn tell_drop(skb: *mut __sk_buff, about: u64) -> u64 {
         return 0;
     }
     let Some(place) = DROPPED.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this CPU's own copy, see `metrics`. A flow consists of numbers, and the kernel made the map of zeros.
-    let flow = unsafe {
-        place.write(MaybeUninit::zeroed());
-        read_into(skb, &mut *place);
-        (*place).assume_init_ref()
-    };
+    // SAFETY: this CPU's own copy, see `metrics`.
+    let flow = unsafe { &mut *place };
+    *flow = Flow::default();
+    read_into(skb, flow);
     let source = match claimed(skb) {
         0 => identity_of(&flow.source),
         claimed => claimed as u32,

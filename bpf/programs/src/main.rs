@@ -3,7 +3,8 @@
 //! ```text
 //!  application ── sockets ──►  pod ══ veth ══► from_pod ─┬─► (a pod of this node) redirect_peer
 //!                                    ◄── to_pod ◄─ stack ├─► to_overlay ══ VXLAN ══► from_overlay ─► redirect_peer
-//!                                                        └─► stack: this node, the world
+//!                                                        ├─► stack: this node
+//!                                                        └─► to_uplink ══ direct, the world ══► from_uplink ─► redirect_peer
 //! ```
 //!
 //! What decides is in `landbridge-bpf-verdict`; here are the kernel's maps and what is done to packets. A program is a
@@ -15,16 +16,22 @@
 #![no_std]
 #![no_main]
 
+mod config;
 mod events;
 mod frame;
+mod masquerade;
 mod metrics;
+mod notice;
 mod overlay;
 mod pod;
+mod rewrite;
 mod services;
 mod sockets;
 mod tables;
 #[cfg(feature = "trial")]
 mod trial;
+mod tunnel;
+mod uplink;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

@@ -1,15 +1,19 @@
 //! Between nodes: both directions of the tunnel interface, whose packets carry the sender's identity as their VNI.
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{helpers::bpf_redirect, macros::classifier, programs::TcContext};
 use landbridge_bpf_maps::{Direction, NodeNumber, Reason, TracePoint, identity};
+use landbridge_bpf_verdict::{Flow, Scope, notice::Trouble};
 
+use crate::config::{is_of_this_node, overlay_interface};
 use crate::events::trace;
 use crate::frame::{
-    Dropped, OnAccountOf, Outcome, PASS, accept, arrival_interface, deliver, finish, mark, read, set_tunnel,
-    tunnel,
+    DROP, Dropped, OnAccountOf, Outcome, PASS, accept, arrival_interface, deliver, expires, finish, mark,
+    read,
 };
 use crate::metrics::count;
-use crate::tables::{check_endpoint, check_sender, endpoint, is_of_this_node, owner};
+use crate::notice::make_error;
+use crate::tables::{check_endpoint, check_sender, endpoint, owner};
+use crate::tunnel::{set_tunnel, tunnel, underlay};
 
 /// The mark of a packet whose tunnel is set already, from `from_pod` to `to_overlay`. Programs of the node may set it too:
 /// then there is no tunnel, and the interface drops the packet.
@@ -34,11 +38,24 @@ fn arrive(ctx: &TcContext) -> Outcome {
     const IN: Direction = Direction::Ingress;
     let dropped = |reason| Err(Dropped { reason, direction: IN });
     let (claimed, tunnel_source) = tunnel(ctx).of(IN)?;
-    let Some(flow) = read(ctx).of(IN)? else { return dropped(Reason::UNSUPPORTED_PROTOCOL) };
+    let mut flow = Flow::default();
+    if read(ctx, &mut flow).of(IN)? == Scope::Link {
+        return dropped(Reason::UNSUPPORTED_PROTOCOL);
+    }
     let len = ctx.len();
     check_sender(&flow.source, &tunnel_source, claimed).of(IN)?;
     if let Some(receiver) = endpoint(&flow.destination) {
-        let passage = check_endpoint(ctx, receiver, IN, &flow, claimed).of(IN)?;
+        let passage = check_endpoint(ctx, receiver, IN, &mut flow, claimed).of(IN)?;
+        if expires(&flow) {
+            if !make_error(ctx, &flow, Trouble::TimeExceeded, Reason::TTL_EXCEEDED, IN) {
+                return Ok(DROP);
+            }
+            // Back through the tunnel that it came through.
+            set_tunnel(ctx, &tunnel_source, identity::REMOTE_NODE).of(IN)?;
+            ctx.set_mark(TUNNEL_IS_SET);
+            // SAFETY: the helper takes two numbers.
+            return Ok(unsafe { bpf_redirect(overlay_interface(), 0) } as i32);
+        }
         let action = deliver(ctx, &flow, receiver).of(IN)?;
         count(Reason::FORWARDED, IN, len);
         trace(ctx, &flow, TracePoint::ToEndpoint, IN, (claimed, receiver.identity), passage);
@@ -62,7 +79,11 @@ fn leave(ctx: &TcContext) -> Outcome {
         ctx.set_mark(0);
         return Ok(PASS);
     }
-    let Some(flow) = read(ctx).of(OUT)? else { return dropped(Reason::UNSUPPORTED_PROTOCOL) };
+    let mut flow = Flow::default();
+    if read(ctx, &mut flow).of(OUT)? == Scope::Link {
+        // What the kernel tells its neighbours of itself: there are none.
+        return Ok(DROP);
+    }
     let sender = if is_of_this_node(&flow.source) {
         identity::REMOTE_NODE
     } else if let Some(sender) = endpoint(&flow.source) {
@@ -81,7 +102,7 @@ fn leave(ctx: &TcContext) -> Outcome {
     if node == NodeNumber::NONE {
         return dropped(Reason::NO_TUNNEL_ENDPOINT);
     }
-    set_tunnel(ctx, node, sender).of(OUT)?;
+    set_tunnel(ctx, &underlay(node).of(OUT)?, sender).of(OUT)?;
     count(Reason::FORWARDED, OUT, ctx.len());
     Ok(PASS)
 }

@@ -1,15 +1,20 @@
 //! Between a pod and its node: both directions of the node's side of a pod's interface.
 
 use aya_ebpf::{helpers::bpf_redirect, macros::classifier, programs::TcContext};
-use landbridge_bpf_maps::{Direction, IpcacheEntry, NodeNumber, Reason, TracePoint, identity};
+use landbridge_bpf_maps::{Direction, Endpoint, IpcacheEntry, NodeNumber, Reason, TracePoint, identity};
+use landbridge_bpf_verdict::{Flow, Scope, notice::Trouble, owner::is_allocated, packet::protocol};
 
+use crate::config::{is_direct, overlay_interface, overlay_mtu, overlay_port, to_underlay};
 use crate::events::trace;
 use crate::frame::{
-    Dropped, OnAccountOf, Outcome, PASS, arrival_interface, deliver, finish, interface, read, set_tunnel,
+    DROP, Dropped, OnAccountOf, Outcome, PASS, arrival_interface, deliver, expires, finish, interface, read,
+    to_peer,
 };
 use crate::metrics::count;
+use crate::notice::{hear, is_too_big, make_error};
 use crate::overlay::TUNNEL_IS_SET;
-use crate::tables::{check_endpoint, endpoint, overlay_interface, owner, zero};
+use crate::tables::{check_endpoint, endpoint, owner, zero};
+use crate::tunnel::{room_to, set_tunnel, underlay};
 
 /// What a pod sends.
 #[classifier]
@@ -30,7 +35,10 @@ pub fn to_pod(ctx: TcContext) -> i32 {
 fn leave(ctx: &TcContext) -> Outcome {
     const OUT: Direction = Direction::Egress;
     const IN: Direction = Direction::Ingress;
-    let Some(flow) = read(ctx).of(OUT)? else { return Ok(PASS) };
+    let mut flow = Flow::default();
+    if read(ctx, &mut flow).of(OUT)? == Scope::Link {
+        return hear(ctx);
+    }
     let len = ctx.len();
     let sender = match endpoint(&flow.source) {
         Some(sender) if sender.interface == interface(ctx) => sender,
@@ -41,22 +49,38 @@ fn leave(ctx: &TcContext) -> Outcome {
         Some(receiver) => IpcacheEntry { identity: receiver.identity, node: NodeNumber(zero()) },
         None => owner(&flow.destination),
     };
-    let passage = check_endpoint(ctx, sender, OUT, &flow, owner.identity).of(OUT)?;
+    let passage = check_endpoint(ctx, sender, OUT, &mut flow, owner.identity).of(OUT)?;
     let identities = (sender.identity, owner.identity);
     if let Some(receiver) = receiver {
         count(Reason::FORWARDED, OUT, len);
-        let passage = check_endpoint(ctx, receiver, IN, &flow, sender.identity).of(IN)?;
+        let passage = check_endpoint(ctx, receiver, IN, &mut flow, sender.identity).of(IN)?;
+        if expires(&flow) {
+            return Ok(refuse(ctx, &flow, sender, Trouble::TimeExceeded, Reason::TTL_EXCEEDED));
+        }
         let action = deliver(ctx, &flow, receiver).of(IN)?;
         count(Reason::FORWARDED, IN, len);
         trace(ctx, &flow, TracePoint::ToEndpoint, IN, identities, passage);
         return Ok(action);
+    }
+    if is_tunnel(&flow) && !is_allocated(owner.identity) {
+        return Err(Dropped { reason: Reason::ENCAPSULATION_PROHIBITED, direction: OUT });
     }
     if owner.node == NodeNumber::NONE {
         count(Reason::FORWARDED, OUT, len);
         trace(ctx, &flow, TracePoint::ToStack, OUT, identities, passage);
         return Ok(PASS);
     }
-    set_tunnel(ctx, owner.node, sender.identity).of(OUT)?;
+    if is_direct() {
+        count(Reason::FORWARDED, OUT, len);
+        trace(ctx, &flow, TracePoint::ToNetwork, OUT, identities, passage);
+        return Ok(to_underlay());
+    }
+    let underlay = underlay(owner.node).of(OUT)?;
+    let room = room_to(&underlay, overlay_mtu());
+    if room != 0 && is_too_big(ctx, &flow, room) {
+        return Ok(refuse(ctx, &flow, sender, Trouble::TooBig(room as u16), Reason::FRAGMENTATION_NEEDED));
+    }
+    set_tunnel(ctx, &underlay, sender.identity).of(OUT)?;
     ctx.set_mark(TUNNEL_IS_SET);
     count(Reason::FORWARDED, OUT, len);
     trace(ctx, &flow, TracePoint::ToOverlay, OUT, identities, passage);
@@ -64,11 +88,27 @@ fn leave(ctx: &TcContext) -> Outcome {
     Ok(unsafe { bpf_redirect(overlay_interface(), 0) } as i32)
 }
 
+/// Drops a packet of a pod and tells the pod why.
+#[inline(always)]
+fn refuse(ctx: &TcContext, flow: &Flow, sender: &Endpoint, trouble: Trouble, reason: Reason) -> i32 {
+    if make_error(ctx, flow, trouble, reason, Direction::Egress) { to_peer(sender.interface) } else { DROP }
+}
+
+/// Whether a packet is what nodes send each other: a pod that could send it would be believed to be any other.
+#[inline(always)]
+fn is_tunnel(flow: &Flow) -> bool {
+    flow.policy_protocol == protocol::UDP
+        && u32::from(u16::from_be_bytes(flow.destination_port)) == overlay_port()
+}
+
 #[inline(always)]
 fn arrive(ctx: &TcContext) -> Outcome {
     const IN: Direction = Direction::Ingress;
     let dropped = |reason| Err(Dropped { reason, direction: IN });
-    let Some(flow) = read(ctx).of(IN)? else { return Ok(PASS) };
+    let mut flow = Flow::default();
+    if read(ctx, &mut flow).of(IN)? == Scope::Link {
+        return Ok(PASS);
+    }
     let receiver = match endpoint(&flow.destination) {
         Some(receiver) if receiver.interface == interface(ctx) => receiver,
         _ => return dropped(Reason::UNKNOWN_TARGET),
@@ -88,7 +128,7 @@ fn arrive(ctx: &TcContext) -> Outcome {
         // What arrived nowhere began here, under whichever address the node has.
         if arrival_interface(ctx) == 0 { identity::HOST } else { owner.identity }
     };
-    let passage = check_endpoint(ctx, receiver, IN, &flow, peer).of(IN)?;
+    let passage = check_endpoint(ctx, receiver, IN, &mut flow, peer).of(IN)?;
     count(Reason::FORWARDED, IN, ctx.len());
     trace(ctx, &flow, TracePoint::ToEndpoint, IN, (peer, receiver.identity), passage);
     Ok(PASS)

@@ -18,9 +18,9 @@ use aya_ebpf::{
 use landbridge_bpf_maps::{Address, Direction, Reason, ServiceKey, SocketService, UdpPeerKey};
 use landbridge_bpf_verdict::packet::protocol;
 
+use crate::config::has_socket_errors;
 use crate::metrics::count;
 use crate::services::{backend, service};
-use crate::tables::has_socket_errors;
 
 #[btf_map]
 static SOCKET_SERVICE: SkStorage<SocketService> = SkStorage::new();

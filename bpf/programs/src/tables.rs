@@ -3,7 +3,6 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    Global,
     bindings::{__sk_buff, BPF_F_NO_PREALLOC},
     helpers::bpf_ktime_get_ns,
     macros::map,
@@ -13,25 +12,19 @@ use aya_ebpf::{
 #[cfg(feature = "trial")]
 use landbridge_bpf_maps::Planted;
 use landbridge_bpf_maps::{
-    Address, ConnectionEntry, ConnectionKey, Direction, Endpoint, IpcacheEntry, NODES_LEN, NodeConfig,
-    NodeEntry, NodeNumber, PolicyEntry, PolicyKey, PolicySet, Reason, identity,
+    Address, ConnectionEntry, ConnectionKey, Direction, Endpoint, FragmentKey, FragmentPorts, IpcacheEntry,
+    NODES_LEN, NodeEntry, NodeNumber, PolicyEntry, PolicyKey, PolicySet, Reason, identity,
 };
 #[cfg(feature = "trial")]
 use landbridge_bpf_verdict::packet::tcp;
-use landbridge_bpf_verdict::{Connections, Flow, Owners, Passage, Rules, admit, owner_of, sender};
+use landbridge_bpf_verdict::{
+    Connections, Decision, Flow, Fragments, Owners, Passage, Question, Rules,
+    admission::{is_alive, is_news},
+    admit, decide, owner_of, sender,
+};
 
+use crate::config::cluster_shift;
 use crate::events;
-
-/// What the loader knows when it loads.
-#[unsafe(no_mangle)]
-static CONFIG: Global<NodeConfig> = Global::new(NodeConfig {
-    router: Address([0; 16]),
-    health: Address([0; 16]),
-    overlay_interface: 0,
-    cluster: 0,
-    cluster_shift: 16,
-    flags: 0,
-});
 
 // The sizes are the loader's to choose.
 #[map]
@@ -46,6 +39,8 @@ static ENDPOINTS: HashMap<Address, Endpoint> = HashMap::with_max_entries(1 << 12
 static POLICY: HashMap<PolicyKey, PolicyEntry> = HashMap::with_max_entries(1 << 18, BPF_F_NO_PREALLOC);
 #[map]
 static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionEntry> = LruHashMap::with_max_entries(1 << 18, 0);
+#[map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::with_max_entries(1 << 13, 0);
 
 /// The kernel's maps.
 pub struct Maps;
@@ -77,6 +72,15 @@ impl Rules for Maps {
             None => 0,
         }
     }
+
+    #[inline(always)]
+    fn decide(&self, question: &Question) -> Decision {
+        match ask_rules(question) {
+            ALLOW => Decision::Allow,
+            DENY => Decision::Deny,
+            _ => Decision::NoMatch,
+        }
+    }
 }
 
 impl Connections for Maps {
@@ -90,34 +94,28 @@ impl Connections for Maps {
     fn remember(&self, key: &ConnectionKey, entry: &ConnectionEntry) -> bool {
         CONNECTIONS.insert(key, entry, 0).is_ok()
     }
+
+    #[inline(always)]
+    fn see(&self, key: &ConnectionKey, flags: u32, now: u64) -> Option<bool> {
+        match see_connection(key, flags, now) {
+            UNSEEN => None,
+            news => Some(news != 0),
+        }
+    }
 }
 
-/// One field of the constants. Reading all of them would take up a tenth of a program's stack.
-macro_rules! config {
-    ($field:ident) => {{
-        let config: *const NodeConfig = (&raw const CONFIG).cast();
-        // SAFETY: `Global` is transparent, and the loader wrote all of it before the program was loaded. Volatile, since
-        // the compiler would take the value above for the one to find.
-        unsafe { (&raw const (*config).$field).read_volatile() }
-    }};
-}
+impl Fragments for Maps {
+    #[inline(always)]
+    fn ports(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        // SAFETY: as in `address`.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
 
-/// Index of the tunnel interface.
-#[inline(always)]
-pub fn overlay_interface() -> u32 {
-    config!(overlay_interface)
-}
-
-/// Whether programs of sockets can choose the error that an application gets.
-#[inline(always)]
-pub fn has_socket_errors() -> bool {
-    config!(flags) & NodeConfig::PLAIN_REFUSAL == 0
-}
-
-/// Whether an address is the one that pods use as their gateway, or the one that is probed.
-#[inline(always)]
-pub fn is_of_this_node(address: &Address) -> bool {
-    *address == config!(router) || *address == config!(health)
+    #[inline(always)]
+    fn remember_ports(&self, key: &FragmentKey, ports: &FragmentPorts) {
+        // Without it the later pieces are dropped, which is counted.
+        let _ = FRAGMENTS.insert(key, ports, 0);
+    }
 }
 
 /// The pod of this node with an address.
@@ -128,24 +126,73 @@ pub fn endpoint(address: &Address) -> Option<&'static Endpoint> {
     unsafe { ENDPOINTS.get(address) }
 }
 
-// The long parts are functions in the kernel too: each has its own stack, of which there are 512 bytes in all, and the
-// verifier follows what comes after them once instead of once for each way through them. The kernel's calling convention
-// has one number to return: the drop reason in its lowest byte, 0 for none.
+// The long parts are functions in the kernel too: each has its own stack, of which there are 512 bytes in all. They are known
+// to the kernel by their names, so that it verifies each once, for whatever it may be called with, and not once more for each
+// way that leads to it. It wants to see that null would do no harm. The kernel's calling convention has one number to return:
+// the drop reason in its lowest byte, 0 for none.
 
-/// Known to the kernel by its name, which then verifies it once, for whatever it may be called with, and not once more for
-/// each way that leads to it.
+/// See [`Rules::decide`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ask_rules(question: *const Question) -> u64 {
+    // SAFETY: it is null or whole.
+    match unsafe { question.as_ref() }.map(|question| decide(&Maps, question)) {
+        Some(Decision::Allow) => ALLOW,
+        Some(Decision::Deny) => DENY,
+        Some(Decision::NoMatch) | None => NO_MATCH,
+    }
+}
+
+/// Answers of [`ask_rules`].
+const NO_MATCH: u64 = 0;
+const ALLOW: u64 = 1;
+const DENY: u64 = 2;
+
+/// See [`Connections::see`]. A flag is written where it is, so that of two sides that close at once none is forgotten.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn see_connection(key: *const ConnectionKey, flags: u32, now: u64) -> u64 {
+    // SAFETY: it is null or whole.
+    let Some(key) = (unsafe { key.as_ref() }) else { return UNSEEN };
+    let Some(place) = CONNECTIONS.get_ptr_mut(key) else { return UNSEEN };
+    // SAFETY: the kernel keeps the memory of the entry. In a full map another connection may get it meanwhile: it then has a
+    // younger time or more flags than it should, as one that was seen more often has.
+    let entry = unsafe { *place };
+    if !is_alive(&entry, key.protocol, now) {
+        return UNSEEN;
+    }
+    if !is_news(&entry, flags, now) {
+        return 0;
+    }
+    // SAFETY: as above.
+    let flag: *mut u8 = unsafe { (&raw mut (*place).flags).cast() };
+    for (byte, added) in flags.to_ne_bytes().into_iter().enumerate() {
+        if added != 0 {
+            // SAFETY: as above, within the four bytes of the flags.
+            unsafe { flag.add(byte).write_volatile(added) };
+        }
+    }
+    // SAFETY: as above. The later of two writers may be the one that looked at the clock first: by a moment.
+    unsafe { (&raw mut (*place).last_seen).write_volatile(now) };
+    1
+}
+
+/// No such connection.
+const UNSEEN: u64 = 2;
+
+/// See [`check_endpoint`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn may_pass(
     skb: *mut __sk_buff,
     endpoint: *const Endpoint,
     ingress: u32,
-    flow: *const Flow,
+    flow: *mut Flow,
     peer: u32,
 ) -> u64 {
     let ingress = ingress != 0;
-    // SAFETY: nobody calls it with null, and the kernel wants to see that it would do no harm.
-    let (Some(endpoint), Some(flow)) = (unsafe { endpoint.as_ref() }, unsafe { flow.as_ref() }) else {
+    // SAFETY: both are null or whole, and nobody else has the flow.
+    let (Some(endpoint), Some(flow)) = (unsafe { endpoint.as_ref() }, unsafe { flow.as_mut() }) else {
         return u64::from(Reason::POLICY_DENIED.0);
     };
     #[cfg(feature = "trial")]
@@ -155,30 +202,39 @@ pub extern "C" fn may_pass(
     let direction = if ingress { Direction::Ingress } else { Direction::Egress };
     // SAFETY: the helper only reads a clock.
     let now = unsafe { bpf_ktime_get_ns() };
-    let outcome = admit(&Maps, endpoint, direction, flow, peer, now, config!(cluster_shift));
+    let outcome = admit(&Maps, endpoint, direction, flow, peer, now, cluster_shift());
     let set = if ingress { endpoint.ingress } else { endpoint.egress };
     if set != PolicySet::NOT_ENFORCED {
         events::verdict(skb, flow, direction, (endpoint.identity, peer), outcome);
     }
-    let number = match outcome {
-        Ok(passage) => u32::from(passage.0) << 8,
-        Err(reason) => u32::from(reason.0),
-    };
-    // Whichever it was: what comes after the call is followed once.
-    u64::from(number ^ zero())
+    match outcome {
+        Ok(passage) => u64::from(passage.0) << 8,
+        Err(reason) => u64::from(reason.0),
+    }
 }
 
+/// See [`check_sender`].
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn may_speak(source: &Address, tunnel_source: &Address, claimed: u32) -> u64 {
-    number(sender::check(&Maps, source, tunnel_source, claimed, config!(cluster_shift)))
+pub extern "C" fn may_speak(source: *const Address, tunnel_source: *const Address, claimed: u32) -> u64 {
+    // SAFETY: as in `may_pass`.
+    let (Some(source), Some(tunnel_source)) = (unsafe { source.as_ref() }, unsafe { tunnel_source.as_ref() })
+    else {
+        return u64::from(Reason::UNKNOWN_SENDER.0);
+    };
+    match sender::check(&Maps, source, tunnel_source, claimed, cluster_shift()) {
+        Ok(()) => 0,
+        Err(reason) => u64::from(reason.0),
+    }
 }
 
+/// See [`owner`].
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn owner_number(address: &Address) -> u64 {
-    let owner = match owner_of(&Maps, address) {
-        Some(owner) => owner,
-        None => IpcacheEntry { identity: identity::WORLD | zero(), node: NodeNumber(zero()) },
-    };
+pub extern "C" fn owner_number(address: *const Address) -> u64 {
+    // SAFETY: as in `may_pass`.
+    let owner = unsafe { address.as_ref() }.and_then(|address| owner_of(&Maps, address));
+    let owner = owner.unwrap_or(IpcacheEntry { identity: identity::WORLD, node: NodeNumber::NONE });
     u64::from(owner.node.0) << 32 | u64::from(owner.identity)
 }
 
@@ -215,14 +271,6 @@ pub fn zero() -> u32 {
 }
 
 #[inline(always)]
-fn number(outcome: Result<(), Reason>) -> u64 {
-    match outcome {
-        Ok(()) => 0,
-        Err(reason) => u64::from(reason.0),
-    }
-}
-
-#[inline(always)]
 fn outcome(number: u64) -> Result<(), Reason> {
     match number {
         0 => Ok(()),
@@ -231,6 +279,7 @@ fn outcome(number: u64) -> Result<(), Reason> {
 }
 
 /// Whether a packet may pass an endpoint, with `peer` the identity of the other side, and what it is to its connection.
+/// Gives a later piece of a datagram its ports.
 ///
 /// # Errors
 /// Why not.
@@ -239,7 +288,7 @@ pub fn check_endpoint(
     ctx: &TcContext,
     endpoint: &Endpoint,
     direction: Direction,
-    flow: &Flow,
+    flow: &mut Flow,
     peer: u32,
 ) -> Result<Passage, Reason> {
     let number =

@@ -13,14 +13,18 @@
 //!   taken back ends connections too.
 //! - Connections are remembered where no rule is enforced as well: replies pass when the first one comes into force.
 //! - A TCP packet that asks for a connection and an ICMP request are no replies, whatever they look like.
+//! - A TCP packet that grants a connection which is not remembered is dropped: nobody asked. One from the middle of a
+//!   connection is judged like a first one, so that connections outlive the map; a refusal leaves nothing behind.
+//! - A later piece of a datagram is judged by the ports of the first.
 //! - A connection is one of a pod, not of its address, which another pod can get.
 //! - A pod is no router: it tells of errors with packets that it got itself, and of no others.
 
 use landbridge_bpf_maps::{ConnectionEntry, ConnectionKey, Direction, Endpoint, Reason, identity};
 
+use crate::fragment::{self, Fragments};
 use crate::owner::is_allocated;
 use crate::packet::{Flow, protocol, tcp};
-use crate::policy::{Decision, Question, Rules, decide};
+use crate::policy::{Decision, Question, Rules};
 
 /// The map of connections.
 pub trait Connections {
@@ -28,6 +32,20 @@ pub trait Connections {
     fn connection(&self, key: &ConnectionKey) -> Option<ConnectionEntry>;
     /// Writes an entry; false if that is impossible.
     fn remember(&self, key: &ConnectionKey, entry: &ConnectionEntry) -> bool;
+
+    /// Notes a packet of a connection that is [alive](is_alive), with the flags that it adds. Returns whether that was
+    /// [news](is_news), nothing if there is no such connection.
+    #[inline(always)]
+    fn see(&self, key: &ConnectionKey, flags: u32, now: u64) -> Option<bool> {
+        let entry = alive(self, key, now)?;
+        let is_news = is_news(&entry, flags, now);
+        if is_news {
+            // Without it the connection is forgotten early, and its next packet from the other side is checked.
+            let _ =
+                self.remember(key, &ConnectionEntry { last_seen: now, flags: entry.flags | flags, ..entry });
+        }
+        Some(is_news)
+    }
 }
 
 const SECOND: u64 = 1_000_000_000;
@@ -67,10 +85,27 @@ impl Passage {
 /// side and `now` the monotonic clock in nanoseconds. `shift` is how many bits of an identity are below the cluster.
 ///
 /// # Errors
-/// [`Reason::POLICY_DENIED`], [`Reason::POLICY_DENIED_BY_DENYLIST`], [`Reason::CONNECTION_NOT_TRACKED`], or
-/// [`Reason::INVALID_PACKET`] for an error that a pod tells of another's packets.
+/// [`Reason::POLICY_DENIED`], [`Reason::POLICY_DENIED_BY_DENYLIST`], [`Reason::CONNECTION_NOT_TRACKED`],
+/// [`Reason::INVALID_CONNECTION`], [`Reason::FRAGMENT_NOT_FOUND`], or [`Reason::INVALID_PACKET`] for an error that a pod
+/// tells of another's packets.
 #[inline(always)]
-pub fn admit<T: Rules + Connections>(
+pub fn admit<T: Rules + Connections + Fragments>(
+    tables: &T,
+    endpoint: &Endpoint,
+    direction: Direction,
+    flow: &mut Flow,
+    peer: u32,
+    now: u64,
+    shift: u32,
+) -> Result<Passage, Reason> {
+    fragment::complete(tables, flow)?;
+    let passage = judge(tables, endpoint, direction, flow, peer, now, shift)?;
+    fragment::remember(tables, flow);
+    Ok(passage)
+}
+
+#[inline(always)]
+fn judge<T: Rules + Connections>(
     tables: &T,
     endpoint: &Endpoint,
     direction: Direction,
@@ -85,12 +120,15 @@ pub fn admit<T: Rules + Connections>(
     }
     if !asks_for_connection(flow) && !flow.is_request() {
         let answered = flow.answered_connection(direction, endpoint.tag());
-        if let Some(entry) = alive(tables, &answered, now) {
-            if flow.is_error() {
+        if flow.is_error() {
+            if alive(tables, &answered, now).is_some() {
                 return Ok(Passage::REPLY);
             }
+        } else {
             let flags = ConnectionEntry::REPLIED | closing(flow, ConnectionEntry::CLOSED_BY_DESTINATION);
-            return Ok(Passage::REPLY.and(refresh(tables, &answered, entry, entry.flags | flags, now)));
+            if let Some(is_news) = tables.see(&answered, flags, now) {
+                return Ok(Passage::REPLY.and(noted(is_news)));
+            }
         }
     }
     let connection = flow.connection(direction, endpoint.tag());
@@ -103,7 +141,7 @@ pub fn admit<T: Rules + Connections>(
     let from_host = matches!(direction, Direction::Ingress) && peer == identity::HOST;
     if !from_host {
         let question = Question { set, peer, shift, protocol: flow.policy_protocol, port: flow.policy_port };
-        match decide(tables, &question) {
+        match tables.decide(&question) {
             Decision::Allow => {}
             Decision::Deny => return Err(Reason::POLICY_DENIED_BY_DENYLIST),
             Decision::NoMatch => return Err(Reason::POLICY_DENIED),
@@ -113,25 +151,39 @@ pub fn admit<T: Rules + Connections>(
         return Ok(Passage::default());
     }
     let closed = closing(flow, ConnectionEntry::CLOSED_BY_SOURCE);
-    match alive(tables, &connection, now) {
-        Some(entry) if !asks_for_connection(flow) => {
-            Ok(refresh(tables, &connection, entry, entry.flags | closed, now))
+    // One that uses the ports of an old one again begins anew.
+    if !asks_for_connection(flow) {
+        if let Some(is_news) = tables.see(&connection, closed, now) {
+            return Ok(noted(is_news));
         }
-        // One that uses the ports of an old one again begins anew.
-        _ => {
-            let entry = ConnectionEntry { last_seen: now, peer, flags: closed };
-            if tables.remember(&connection, &entry) {
-                Ok(Passage::NEW.and(Passage::NOTED))
-            } else {
-                Err(Reason::CONNECTION_NOT_TRACKED)
-            }
+        if grants_connection(flow) {
+            return Err(Reason::INVALID_CONNECTION);
+        }
+        if flow.tcp_flags & tcp::RST != 0 {
+            return Ok(Passage::default());
         }
     }
+    let entry = ConnectionEntry { last_seen: now, peer, flags: closed };
+    if tables.remember(&connection, &entry) {
+        Ok(Passage::NEW.and(Passage::NOTED))
+    } else {
+        Err(Reason::CONNECTION_NOT_TRACKED)
+    }
+}
+
+#[inline(always)]
+fn noted(is_news: bool) -> Passage {
+    if is_news { Passage::NOTED } else { Passage::default() }
 }
 
 #[inline(always)]
 fn asks_for_connection(flow: &Flow) -> bool {
     flow.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+}
+
+#[inline(always)]
+fn grants_connection(flow: &Flow) -> bool {
+    flow.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK
 }
 
 /// The flags that a packet adds: `half` if it ends its half of the connection, both if it ends all of it.
@@ -148,10 +200,21 @@ fn closing(flow: &Flow, half: u32) -> u32 {
 
 /// The entry of a connection, unless it has been silent for too long.
 #[inline(never)]
-fn alive<C: Connections>(connections: &C, key: &ConnectionKey, now: u64) -> Option<ConnectionEntry> {
+pub(crate) fn alive<C: Connections + ?Sized>(
+    connections: &C,
+    key: &ConnectionKey,
+    now: u64,
+) -> Option<ConnectionEntry> {
     let entry = connections.connection(key)?;
+    is_alive(&entry, key.protocol, now).then_some(entry)
+}
+
+/// Whether a connection has not been silent for too long at `now`.
+#[inline(always)]
+#[must_use]
+pub fn is_alive(entry: &ConnectionEntry, protocol: u8, now: u64) -> bool {
     let closed = ConnectionEntry::CLOSED_BY_SOURCE | ConnectionEntry::CLOSED_BY_DESTINATION;
-    let lifetime = if key.protocol != protocol::TCP {
+    let lifetime = if protocol != protocol::TCP {
         LIFETIME_OTHER
     } else if entry.flags & closed == closed {
         LIFETIME_TCP_CLOSED
@@ -161,24 +224,14 @@ fn alive<C: Connections>(connections: &C, key: &ConnectionKey, now: u64) -> Opti
         LIFETIME_TCP
     };
     // Another CPU may have written it after this one read the clock.
-    (now.saturating_sub(entry.last_seen) <= lifetime).then_some(entry)
+    now.saturating_sub(entry.last_seen) <= lifetime
 }
 
-/// Writes what is new of a connection, [`Passage::NOTED`] if there is something.
-#[inline(never)]
-fn refresh<C: Connections>(
-    connections: &C,
-    key: &ConnectionKey,
-    old: ConnectionEntry,
-    flags: u32,
-    now: u64,
-) -> Passage {
-    if flags == old.flags && now.saturating_sub(old.last_seen) < REFRESH_INTERVAL {
-        return Passage::default();
-    }
-    // Without it the connection is forgotten early, and its next packet from the other side is checked.
-    let _ = connections.remember(key, &ConnectionEntry { last_seen: now, flags, ..old });
-    Passage::NOTED
+/// Whether a packet that adds these flags at `now` is worth writing down.
+#[inline(always)]
+#[must_use]
+pub fn is_news(entry: &ConnectionEntry, flags: u32, now: u64) -> bool {
+    entry.flags & flags != flags || now.saturating_sub(entry.last_seen) >= REFRESH_INTERVAL
 }
 
 #[cfg(test)]

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!  bytes ─► packet::parse ─► Flow ─┬─► sender::check       (from the tunnel: may the sender say so?)
-//!                                  ├─► owner::owner_of     (who is the other side?)
-//!                                  └─► admission::admit ─┬─► a reply of a connection that was admitted: passes
-//!                                                        └─► policy::decide ─► remembered as a connection
+//!                       │          ├─► owner::owner_of     (who is the other side?)
+//!                       │          ├─► admission::admit ─┬─► a reply of a connection that was admitted: passes
+//!                       │          │    └─ fragment      └─► policy::decide ─► remembered as a connection
+//!                       │          └─► masquerade          (to the world and back: under which port of the node?)
+//!                       └─► neighbour::judge               (what a pod says to its link)
 //!  service ─► selection::select ─► affinity, table (maglev), place ─► backend
+//!  notice: what the node answers itself
 //! ```
 //!
 //! Everything here is generic over lookups: kernel maps in the programs, ordinary collections in tests. No panics, no
@@ -21,8 +24,12 @@ extern crate std;
 
 pub mod admission;
 pub mod budget;
+pub mod fragment;
 pub mod hash;
 pub mod maglev;
+pub mod masquerade;
+pub mod neighbour;
+pub mod notice;
 pub mod owner;
 pub mod packet;
 pub mod policy;
@@ -32,6 +39,8 @@ pub mod sender;
 pub mod tables;
 
 pub use admission::{Connections, Passage, admit};
+pub use fragment::Fragments;
+pub use masquerade::Masquerades;
 pub use owner::{Owners, owner_of};
-pub use packet::{Flow, Packet, parse};
+pub use packet::{Flow, Fragment, Packet, Scope, parse};
 pub use policy::{Decision, Question, Rules, decide};

@@ -11,6 +11,12 @@ use crate::owner::{cluster_of, is_allocated};
 pub trait Rules {
     /// What the rule of exactly this key says, a [`PolicyVerdict`]; 0 if there is none.
     fn verdict(&self, key: &PolicyKey) -> u8;
+
+    /// [`decide`] by these rules.
+    #[inline(always)]
+    fn decide(&self, question: &Question) -> Decision {
+        decide(self, question)
+    }
 }
 
 /// What rules say of a packet.
@@ -25,6 +31,7 @@ pub enum Decision {
 }
 
 /// What rules are asked about.
+#[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Question {
     /// The rules in force.
@@ -40,10 +47,8 @@ pub struct Question {
 }
 
 /// What rules say. Deny wins over allow, whichever is more precise.
-///
-/// A function of its own in the kernel too: the verifier follows what comes after it once for each answer.
-#[inline(never)]
-pub fn decide<R: Rules>(rules: &R, question: &Question) -> Decision {
+#[inline(always)]
+pub fn decide<R: Rules + ?Sized>(rules: &R, question: &Question) -> Decision {
     let Question { set, peer, shift, protocol, port } = *question;
     if set == PolicySet::NOT_ENFORCED {
         return Decision::Allow;

@@ -4,11 +4,11 @@ use core::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use landbridge_bpf_maps::{
-    Address, CidrKey, ConnectionEntry, ConnectionKey, IpcacheEntry, NodeEntry, NodeNumber, PolicyEntry,
-    PolicyKey,
+    Address, CidrKey, ConnectionEntry, ConnectionKey, FragmentKey, FragmentPorts, IpcacheEntry,
+    MasqueradeEntry, MasqueradeKey, NodeEntry, NodeNumber, PolicyEntry, PolicyKey,
 };
 
-use crate::{Connections, Owners, Packet, Rules};
+use crate::{Connections, Fragments, Masquerades, Owners, Packet, Rules};
 
 /// Every map that decisions look into.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,10 @@ pub struct Tables {
     pub rules: BTreeMap<PolicyKey, PolicyEntry>,
     /// `CONNECTIONS`.
     pub connections: RefCell<BTreeMap<ConnectionKey, ConnectionEntry>>,
+    /// `FRAGMENTS`.
+    pub fragments: RefCell<BTreeMap<FragmentKey, FragmentPorts>>,
+    /// `MASQUERADE`.
+    pub masquerades: RefCell<BTreeMap<MasqueradeKey, MasqueradeEntry>>,
     /// No new connection fits.
     pub full: Cell<bool>,
 }
@@ -77,6 +81,31 @@ impl Connections for Tables {
             return false;
         }
         connections.insert(*key, *entry);
+        true
+    }
+}
+
+impl Fragments for Tables {
+    fn ports(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn remember_ports(&self, key: &FragmentKey, ports: &FragmentPorts) {
+        self.fragments.borrow_mut().insert(*key, *ports);
+    }
+}
+
+impl Masquerades for Tables {
+    fn translation(&self, key: &MasqueradeKey) -> Option<MasqueradeEntry> {
+        self.masquerades.borrow().get(key).copied()
+    }
+
+    fn claim(&self, key: &MasqueradeKey, entry: &MasqueradeEntry) -> bool {
+        !self.masquerades.borrow().contains_key(key) && self.replace(key, entry)
+    }
+
+    fn replace(&self, key: &MasqueradeKey, entry: &MasqueradeEntry) -> bool {
+        self.masquerades.borrow_mut().insert(*key, *entry);
         true
     }
 }

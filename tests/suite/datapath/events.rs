@@ -112,12 +112,12 @@ fn a_connection_is_told_of_when_it_opens_and_closes_and_a_drop_with_its_reason()
         );
         assert_eq!((event.direction, event.destination_port), (Direction::Ingress as u8, [0, 53]));
     }
-    // One that cannot be read is told of as well.
+    // One that is cut off is told of as well, as far as it can be read.
     let frame = Ip::new(POD, FAR, TCP).frame(&[]);
     trial.run("from_pod", &TrialPacket { interface: trial::INTERFACE, ..TrialPacket::new(&frame) }).unwrap();
     let events = told(&mut trial);
     assert_eq!(kinds(&events), [(DROP, Reason::INVALID_PACKET.0)]);
-    assert!(events[0].source.is_none() && usize::from(events[0].len) == frame.len());
+    assert!(events[0].source == POD.into() && usize::from(events[0].len) == frame.len());
     assert!(events.iter().all(|event| event.time > 0));
 }
 

@@ -1,9 +1,10 @@
-//! Two nodes of two clusters, wired as an agent would, and little programs that talk between their pods.
+//! Two nodes of two clusters with pods of both families, wired as an agent would.
 
-use std::collections::BTreeMap;
+mod traffic;
+
 use std::fmt::Write as _;
-use std::io::{Read, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
@@ -15,6 +16,10 @@ use landbridge_bpf_loader::maps::{
 };
 use landbridge_bpf_loader::{Attachment, Build, Datapath, DatapathOptions, MapSizes};
 use landbridge_lab::{Host, Lab, LabName, LabSpec, PodWiring};
+
+pub(crate) use traffic::{
+    addresses, arrives, captured, connect, echo_server, exchange, expect_refusal, send_large, tunnelled, udp,
+};
 
 const OVERLAY: &str = "lb_vxlan";
 /// How many bits of an identity are below the cluster.
@@ -42,10 +47,19 @@ pub(super) struct Node {
 pub(super) struct Pod {
     pub(super) host: Host,
     pub(super) address: Ipv4Addr,
+    pub(super) address6: Ipv6Addr,
     pub(super) identity: u32,
     /// The node's side.
     pub(super) interface: String,
     endpoint: Endpoint,
+}
+
+/// How nodes reach each other's pods.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Routing {
+    Overlay,
+    /// By the router between them.
+    Direct,
 }
 
 /// Small ones, so that many labs fit beside each other.
@@ -60,6 +74,8 @@ pub(super) const SIZES: MapSizes = MapSizes {
     tables: 1 << 7,
     affinity: 1 << 8,
     connections: 1 << 12,
+    fragments: 1 << 10,
+    masquerade: 1 << 10,
     udp_peers: 1 << 10,
     events: 1 << 14,
 };
@@ -68,6 +84,13 @@ pub(super) fn v4(addresses: [IpAddr; 2]) -> Ipv4Addr {
     match addresses[0] {
         IpAddr::V4(address) => address,
         IpAddr::V6(address) => panic!("IPv4 comes first, not {address}"),
+    }
+}
+
+pub(super) fn v6(addresses: [IpAddr; 2]) -> Ipv6Addr {
+    match addresses[1] {
+        IpAddr::V6(address) => address,
+        IpAddr::V4(address) => panic!("IPv6 comes second, not {address}"),
     }
 }
 
@@ -85,9 +108,9 @@ pub(super) fn ip(host: &Host, lines: &str) {
     assert!(output.status.success(), "{lines}\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Interfaces that are made from now on talk no IPv6 by themselves, so that every drop that is counted is the test's.
-fn without_ipv6(host: &Host) {
-    let write = || std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+/// Interfaces that are made from now on have no address of their own, so that nothing is said under one.
+fn without_link_local(host: &Host) {
+    let write = || std::fs::write("/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1");
     host.inside(write).unwrap().unwrap();
 }
 
@@ -100,21 +123,24 @@ pub(super) fn interface_index(host: &Host, interface: &str) -> u32 {
 /// Makes the tunnel interface of a node, with the node's overlay addresses.
 pub(crate) fn make_overlay(host: &Host) {
     let addresses = host.node_addresses().unwrap();
-    let (router, health) = (v4(addresses.router()), v4(addresses.health()));
-    without_ipv6(host);
-    let lines = format!(
-        "link add {OVERLAY} mtu 1450 type vxlan external dstport 8472\n\
-         link set {OVERLAY} arp off up\n\
-         addr add {router}/32 dev {OVERLAY}\n\
-         addr add {health}/32 dev {OVERLAY}\n"
+    without_link_local(host);
+    let mut lines = format!(
+        "link add {OVERLAY} mtu 1450 type vxlan external dstport 8472\nlink set {OVERLAY} arp off up\n"
     );
+    for address in addresses.router().into_iter().chain(addresses.health()) {
+        let _ = writeln!(lines, "addr add {}/{} dev {OVERLAY}", address, bits(address));
+    }
     ip(host, &lines);
+}
+
+fn bits(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }
 
 pub(crate) fn options(host: &Host, cluster: u32) -> DatapathOptions {
     let addresses = host.node_addresses().unwrap();
     let pins = host.bpf_folder().unwrap().join("landbridge");
-    options_at(pins, host.cgroup().to_owned(), v4(addresses.router()), v4(addresses.health()), cluster)
+    options_at(pins, host.cgroup().to_owned(), addresses.router(), addresses.health(), cluster)
 }
 
 /// Set where the tests are to run the older way, see [`older_way`](super::older_way).
@@ -133,16 +159,26 @@ pub(super) fn version_folder(pins: &Path) -> PathBuf {
 pub(super) fn options_at(
     pins: PathBuf,
     cgroup: PathBuf,
-    router: Ipv4Addr,
-    health: Ipv4Addr,
+    router: [IpAddr; 2],
+    health: [IpAddr; 2],
     cluster: u32,
 ) -> DatapathOptions {
-    let (router, health) = (router.into(), health.into());
-    let config = NodeConfig { router, health, overlay_interface: 0, cluster, cluster_shift: SHIFT, flags: 0 };
+    let config = NodeConfig {
+        router: router[0].into(),
+        health: health[0].into(),
+        router6: router[1].into(),
+        health6: health[1].into(),
+        overlay_mtu: 1450,
+        overlay_port: 8472,
+        cluster,
+        cluster_shift: SHIFT,
+        ..NodeConfig::default()
+    };
     DatapathOptions {
         pins,
         cgroup,
         overlay_interface: OVERLAY.to_owned(),
+        uplink_interface: None,
         config,
         sizes: SIZES,
         attachment: attachment(),
@@ -152,12 +188,13 @@ pub(super) fn options_at(
 /// Connects a pod to its node: `number` counts from 1.
 fn wire(node: &Host, pod: Host, cluster: u32, number: u8) -> Pod {
     let interface = format!("lxc-{}", pod.name());
-    let address = v4(pod.addresses().unwrap());
-    let router = v4(node.node_addresses().unwrap().router());
+    let own = pod.addresses().unwrap();
+    let (address, address6) = (v4(own), v6(own));
+    let routers = node.node_addresses().unwrap().router();
+    let (router, router6) = (v4(routers), v6(routers));
     let cluster_byte = u8::try_from(cluster).unwrap();
     let (mac, host_mac) = ([2, 0, 0, cluster_byte, number, 1], [2, 0, 0, cluster_byte, number, 2]);
     let text = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
-    without_ipv6(&pod);
     let netns = pod.namespace_path().file_name().unwrap().to_str().unwrap().to_owned();
     ip(
         node,
@@ -165,16 +202,20 @@ fn wire(node: &Host, pod: Host, cluster: u32, number: u8) -> Pod {
             "link add {interface} mtu 1450 address {host} type veth peer name eth0 mtu 1450 address {pod} netns {netns}\n\
              link set {interface} up\n\
              route add {address}/32 dev {interface}\n\
-             neigh add {address} lladdr {pod} dev {interface} nud permanent\n",
+             route add {address6}/128 dev {interface}\n\
+             neigh add {address} lladdr {pod} dev {interface} nud permanent\n\
+             neigh add {address6} lladdr {pod} dev {interface} nud permanent\n",
             host = text(host_mac),
             pod = text(mac),
         ),
     );
+    // Where the gateway of IPv6 is the pod asks.
     ip(
         &pod,
         &format!(
-            "addr add {address}/32 dev eth0\nlink set eth0 up\nlink set lo up\n\
+            "addr add {address}/32 dev eth0\naddr add {address6}/128 dev eth0\nlink set eth0 up\nlink set lo up\n\
              route add {router}/32 dev eth0 scope link\nroute add default via {router}\n\
+             route add {router6}/128 dev eth0\nroute add default via {router6}\n\
              neigh add {router} lladdr {host} dev eth0 nud permanent\n",
             host = text(host_mac),
         ),
@@ -183,68 +224,115 @@ fn wire(node: &Host, pod: Host, cluster: u32, number: u8) -> Pod {
     let index = interface_index(node, &interface);
     let endpoint =
         Endpoint { interface: index, identity, mac, host_mac, id: u16::from(number), ..Endpoint::default() };
-    Pod { host: pod, address, identity, interface, endpoint }
+    Pod { host: pod, address, address6, identity, interface, endpoint }
+}
+
+impl Pod {
+    /// Both of its addresses, as the maps have them.
+    pub(super) fn keys(&self) -> [Address; 2] {
+        [self.address.into(), IpAddr::V6(self.address6).into()]
+    }
 }
 
 impl Mesh {
     /// Two nodes with `pods` pods each, everybody known to everybody, no policy.
     pub(super) fn start(stem: &str, pods: u8) -> Self {
+        Self::start_with(stem, pods, Routing::Overlay, |_, _| ())
+    }
+
+    /// The same with options of one's own: `set` is shown those of each node.
+    pub(super) fn start_with(
+        stem: &str,
+        pods: u8,
+        routing: Routing,
+        set: impl Fn(&Host, &mut DatapathOptions),
+    ) -> Self {
         let spec = LabSpec::new(LabName::unique(stem).unwrap()).with_clusters(2, 1, pods);
         let lab = Lab::start(spec.with_pods(PodWiring::Unwired)).unwrap();
-        let mut a = Node::start(&lab, "a1", 1, pods);
-        let mut b = Node::start(&lab, "b1", 2, pods);
-        a.meet(&b, 2);
-        b.meet(&a, 1);
+        let start = |name, cluster| {
+            let host = lab.host(name).unwrap();
+            let mut options = options(&host, cluster);
+            if routing == Routing::Direct {
+                options.uplink_interface = Some("eth0".to_owned());
+                options.config.flags |= NodeConfig::DIRECT;
+                let wan = lab.host("wan").unwrap();
+                let addresses = host.node_addresses().unwrap();
+                for (cidr, node) in addresses.pod_cidrs().into_iter().zip(addresses.underlay()) {
+                    ip(&wan, &format!("route add {cidr} via {node}\n"));
+                }
+            }
+            set(&host, &mut options);
+            Node::start(&lab, host, options, pods)
+        };
+        let (mut a, mut b) = (start("a1", 1), start("b1", 2));
+        a.meet(&b, routing);
+        b.meet(&a, routing);
         Self { lab, a, b }
     }
 }
 
 impl Node {
-    fn start(lab: &Lab, name: &str, cluster: u32, pods: u8) -> Self {
-        let host = lab.host(name).unwrap();
+    fn start(lab: &Lab, host: Host, options: DatapathOptions, pods: u8) -> Self {
         make_overlay(&host);
-        let options = options(&host, cluster);
         let mut datapath = host.inside(|| Datapath::open(&options)).unwrap().unwrap();
         let addresses = host.node_addresses().unwrap();
-        for own in [addresses.router(), addresses.health(), addresses.underlay()] {
+        for own in [addresses.router(), addresses.health(), addresses.underlay()].concat() {
             let entry = IpcacheEntry { identity: identity::HOST, node: NodeNumber::NONE };
-            datapath.ipcache().upsert(&v4(own).into(), &entry).unwrap();
+            datapath.ipcache().upsert(&own.into(), &entry).unwrap();
         }
-        let pods: Vec<Pod> = (1..=pods)
-            .map(|number| wire(&host, lab.host(&format!("{name}p{number}")).unwrap(), cluster, number))
-            .collect();
+        let name = host.name().to_owned();
+        let pod = |number| lab.host(&format!("{name}p{number}")).unwrap();
+        let pods: Vec<Pod> =
+            (1..=pods).map(|number| wire(&host, pod(number), options.config.cluster, number)).collect();
         for pod in &pods {
             let entry = IpcacheEntry { identity: pod.identity, node: NodeNumber::NONE };
-            datapath.ipcache().upsert(&pod.address.into(), &entry).unwrap();
-            datapath.endpoints().upsert(&pod.address.into(), &pod.endpoint).unwrap();
+            for key in pod.keys() {
+                datapath.ipcache().upsert(&key, &entry).unwrap();
+                datapath.endpoints().upsert(&key, &pod.endpoint).unwrap();
+            }
             host.inside(|| datapath.attach_endpoint(&pod.interface)).unwrap().unwrap();
         }
         Self { host, pods, options, datapath }
     }
 
     /// Tells this node of another one.
-    fn meet(&mut self, other: &Node, cluster: u32) {
+    fn meet(&mut self, other: &Node, routing: Routing) {
         let addresses = other.host.node_addresses().unwrap();
-        let own = v4(self.host.node_addresses().unwrap().router());
-        let [pod_cidr, _] = addresses.pod_cidrs();
-        ip(&self.host, &format!("route add {pod_cidr} dev {OVERLAY} src {own}\n"));
-        let underlay = v4(addresses.underlay());
-        self.datapath.nodes().set(PEER, NodeEntry { underlay: underlay.into(), cluster }).unwrap();
+        let cluster = other.options.config.cluster;
+        let own = self.host.node_addresses().unwrap().router();
+        for (cidr, own) in addresses.pod_cidrs().into_iter().zip(own) {
+            if routing == Routing::Overlay {
+                ip(&self.host, &format!("route add {cidr} dev {OVERLAY} src {own}\n"));
+            }
+            let before = if cidr.address.is_ipv4() { IPV4_PREFIX_BITS } else { 0 };
+            let key = CidrKey { prefix_len: before + u32::from(cidr.len), address: cidr.address.into() };
+            let entry = IpcacheEntry { identity: identity_of(cluster, 0), node: PEER };
+            self.datapath.cidrs().upsert(&key, &entry).unwrap();
+        }
+        self.set_underlay(addresses.underlay()[0], cluster);
         let remote_node = |node| IpcacheEntry { identity: identity::REMOTE_NODE, node };
         let mut ipcache = self.datapath.ipcache();
+        // A node speaks outside of tunnels under the address that they begin at, and under no other.
+        let [underlay, second] = addresses.underlay();
+        let is_direct = routing == Routing::Direct;
         ipcache.upsert(&underlay.into(), &remote_node(NodeNumber::NONE)).unwrap();
-        for address in [addresses.router(), addresses.health()] {
-            ipcache.upsert(&v4(address).into(), &remote_node(PEER)).unwrap();
+        ipcache
+            .upsert(&second.into(), &remote_node(if is_direct { NodeNumber::NONE } else { PEER }))
+            .unwrap();
+        for address in [addresses.router(), addresses.health()].concat() {
+            ipcache.upsert(&address.into(), &remote_node(PEER)).unwrap();
         }
         for pod in &other.pods {
-            ipcache
-                .upsert(&pod.address.into(), &IpcacheEntry { identity: pod.identity, node: PEER })
-                .unwrap();
+            let entry = IpcacheEntry { identity: pod.identity, node: PEER };
+            for key in pod.keys() {
+                ipcache.upsert(&key, &entry).unwrap();
+            }
         }
-        let IpAddr::V4(range) = pod_cidr.address else { panic!("IPv4 comes first") };
-        let key = CidrKey { prefix_len: IPV4_PREFIX_BITS + u32::from(pod_cidr.len), address: range.into() };
-        let entry = IpcacheEntry { identity: identity_of(cluster, 0), node: PEER };
-        self.datapath.cidrs().upsert(&key, &entry).unwrap();
+    }
+
+    /// Says where tunnels to the other node end.
+    pub(super) fn set_underlay(&mut self, address: IpAddr, cluster: u32) {
+        self.datapath.nodes().set(PEER, NodeEntry { underlay: address.into(), cluster }).unwrap();
     }
 
     /// Enforces these rules for a pod.
@@ -271,7 +359,9 @@ impl Node {
             Direction::Ingress => pod.endpoint.ingress = set,
             Direction::Egress => pod.endpoint.egress = set,
         }
-        self.datapath.endpoints().upsert(&pod.address.into(), &pod.endpoint).unwrap();
+        for key in pod.keys() {
+            self.datapath.endpoints().upsert(&key, &pod.endpoint).unwrap();
+        }
     }
 
     /// How many packets ended so until now.
@@ -315,87 +405,6 @@ pub(super) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "gave up waiting: {what}");
         thread::yield_now();
     }
-}
-
-/// A TCP server in a host that sends back what it gets, until the test ends. Returns its address.
-pub(super) fn echo_server(host: &Host, address: Ipv4Addr) -> SocketAddr {
-    let listener = host.inside(|| TcpListener::bind((address, 0))).unwrap().unwrap();
-    let bound = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            thread::spawn(move || {
-                let mut buffer = [0; 4096];
-                while let Ok(len @ 1..) = stream.read(&mut buffer) {
-                    if stream.write_all(&buffer[..len]).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    bound
-}
-
-pub(super) fn connect(host: &Host, to: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = host.inside(|| TcpStream::connect_timeout(&to, Duration::from_secs(2))).unwrap()?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    Ok(stream)
-}
-
-/// Sends `len` bytes over a connection to an echo server, and expects them back.
-pub(super) fn exchange(stream: &mut TcpStream, len: usize) {
-    let sent: Vec<u8> = (0..len).map(|place| u8::try_from(place % 251).unwrap()).collect();
-    let mut writer = stream.try_clone().unwrap();
-    thread::scope(|scope| {
-        scope.spawn(|| writer.write_all(&sent).unwrap());
-        let mut received = vec![0; len];
-        stream.read_exact(&mut received).unwrap();
-        assert_eq!(received, sent);
-    });
-}
-
-/// A UDP socket in a host.
-pub(super) fn udp(host: &Host, address: Ipv4Addr) -> UdpSocket {
-    let socket = host.inside(|| UdpSocket::bind((address, 0))).unwrap().unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    socket
-}
-
-/// Whether a datagram from one socket reaches the other. Only for what is not dropped, or with a count to wait for.
-pub(super) fn arrives(from: &UdpSocket, to: &UdpSocket) -> bool {
-    from.send_to(b"hello", to.local_addr().unwrap()).unwrap();
-    matches!(to.recv(&mut [0; 16]), Ok(5))
-}
-
-/// A packet of a capture, from its Ethernet header on.
-pub(super) fn captured(file: &Path) -> Vec<Vec<u8>> {
-    let bytes = std::fs::read(file).unwrap();
-    let mut packets = Vec::new();
-    let mut rest = &bytes[24..];
-    while let Some((header, more)) = rest.split_at_checked(16) {
-        let len = u32::from_le_bytes(header[8..12].try_into().unwrap()) as usize;
-        packets.push(more[..len].to_vec());
-        rest = &more[len..];
-    }
-    packets
-}
-
-/// What the tunnel packets of a capture say: how many with which VNI between which inner addresses.
-pub(super) fn tunnelled(packets: &[Vec<u8>]) -> BTreeMap<(u32, Ipv4Addr, Ipv4Addr), usize> {
-    let mut seen = BTreeMap::new();
-    for packet in packets {
-        let is_vxlan = packet.len() > 84
-            && packet[12..14] == [8, 0]
-            && packet[23] == 17
-            && packet[36..38] == 8472u16.to_be_bytes();
-        if is_vxlan {
-            let vni = u32::from_be_bytes([0, packet[46], packet[47], packet[48]]);
-            let address = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&packet[at..at + 4]).unwrap());
-            *seen.entry((vni, address(76), address(80))).or_default() += 1;
-        }
-    }
-    seen
 }
 
 pub(super) fn address(of: Ipv4Addr) -> Address {

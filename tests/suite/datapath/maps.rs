@@ -286,8 +286,7 @@ fn every_program_stays_far_from_what_the_verifier_gives_up_at() {
     let options = options(&node, 1);
     let datapath = node.inside(|| Datapath::open(&options)).unwrap().unwrap();
     let counts = datapath.verified_instructions().unwrap();
-    assert_eq!(counts.len(), 12);
-    for (program, count) in counts {
-        assert!((1..10_000).contains(&count), "{program}: {count} instructions");
-    }
+    assert_eq!(counts.len(), 14);
+    println!("instructions: {counts:?}");
+    assert!(counts.iter().all(|(_, count)| (1..10_000).contains(count)), "instructions: {counts:?}");
 }

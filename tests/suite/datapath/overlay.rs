@@ -34,8 +34,8 @@ fn pods_of_two_nodes_talk_through_the_tunnel_under_their_identities() {
 
     let tunnels = tunnelled(&captured(&underlay));
     let ways: Vec<_> = tunnels.keys().copied().collect();
-    let there = (client.identity, client.address, server.address);
-    let back = (server.identity, server.address, client.address);
+    let there = (client.identity, client.address.into(), server.address.into());
+    let back = (server.identity, server.address.into(), client.address.into());
     assert_eq!(ways, [there, back]);
 
     // One router's worth of hops is taken, and the checksum says so too.
@@ -268,4 +268,25 @@ fn a_node_that_is_cleared_is_neither_sent_to_nor_believed() {
         "what is dropped is not forwarded as well"
     );
     assert_eq!(mesh.a.packets(Reason::UNKNOWN_SENDER, Direction::Ingress), 1);
+}
+
+#[test]
+fn a_pod_cannot_send_what_only_nodes_send() {
+    if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
+        return;
+    }
+    let mesh = Mesh::start("tunneller", 2);
+    let (pod, other) = (&mesh.a.pods[0], &mesh.b.pods[0]);
+    let liar = udp(&pod.host, pod.address);
+    let [near, far] = [&mesh.a, &mesh.b].map(|node| v4(node.host.node_addresses().unwrap().underlay()));
+    for (number, node) in (1..).zip([near, far, Ipv4Addr::new(172, 30, 2, 254)]) {
+        let packet = vxlan(pod.identity, pod.address, other.address, 9);
+        liar.send_to(&packet, (node, 8472)).unwrap();
+        let prohibited = || mesh.a.packets(Reason::ENCAPSULATION_PROHIBITED, Direction::Egress) == number;
+        wait_until("it is dropped", prohibited);
+    }
+    // To another pod it is a port like any other.
+    let target = other.host.inside(|| UdpSocket::bind((other.address, 8472))).unwrap().unwrap();
+    target.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert!(arrives(&liar, &target), "{}", mesh.a.drops());
 }

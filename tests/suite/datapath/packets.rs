@@ -1,11 +1,16 @@
 //! Packets made by hand, headers and checksums as the RFCs have them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 pub(super) const ICMP6: u8 = 58;
+pub(super) const SCTP: u8 = 132;
+/// Extension headers of IPv6.
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
+pub(super) const ROUTING: u8 = 43;
 
 pub(super) const FIN: u8 = 1;
 pub(super) const SYN: u8 = 2;
@@ -25,11 +30,17 @@ pub(super) struct Ip {
     pub(super) protocol: u8,
     /// Time to live, or hop limit.
     pub(super) ttl: u8,
-    /// Words of options, of IPv4 only; all of them "no operation".
+    /// Words of options, all of them "no operation". Of IPv6 in a header of their own, which fills up eight bytes.
     pub(super) options: u8,
-    /// The 16 bits of flags and offset, of IPv4 only.
+    /// The 16 bits of flags and offset as IPv4 has them; of IPv6 there is a header for those that it knows.
     pub(super) fragment: u16,
 }
+
+/// More fragments follow.
+pub(super) const MORE: u16 = 0x2000;
+/// Nobody may make fragments of it.
+pub(super) const DONT_FRAGMENT: u16 = 0x4000;
+const OFFSET: u16 = 0x1fff;
 
 impl Ip {
     pub(super) fn new(source: impl Into<IpAddr>, destination: impl Into<IpAddr>, protocol: u8) -> Self {
@@ -56,21 +67,42 @@ impl Ip {
                 header
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let (first, extensions) = self.extensions();
                 let mut header = vec![0x60, 0, 0, 0];
-                header.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
-                header.extend([self.protocol, self.ttl]);
+                header.extend(u16::try_from(extensions.len() + payload.len()).unwrap().to_be_bytes());
+                header.extend([first, self.ttl]);
                 header.extend(source.octets());
                 header.extend(destination.octets());
+                header.extend(extensions);
                 header
             }
             (source, destination) => panic!("{source} and {destination} are of two families"),
         };
         let header_len = packet.len();
         packet.extend(payload);
-        if self.fragment == 0 {
+        if self.fragment & (MORE | OFFSET) == 0 {
             self.fill_in_checksum(&mut packet[header_len..]);
         }
         packet
+    }
+
+    /// The extension headers of IPv6, and what the first one is.
+    fn extensions(&self) -> (u8, Vec<u8>) {
+        let (mut next, mut headers) = (self.protocol, Vec::new());
+        if self.fragment & (MORE | OFFSET) != 0 {
+            let more = u16::from(self.fragment & MORE != 0);
+            let [a, b] = (self.fragment << 3 | more).to_be_bytes();
+            headers = vec![next, 0, a, b, 0, 0, 0x12, 0x34];
+            next = FRAGMENT;
+        }
+        if self.options > 0 {
+            let units = self.options / 2;
+            let mut options = vec![next, units];
+            options.resize(8 + 8 * usize::from(units), 0);
+            headers.splice(..0, options);
+            next = DESTINATION_OPTIONS;
+        }
+        (next, headers)
     }
 
     /// The frame with this payload.
@@ -151,6 +183,11 @@ pub(super) fn icmp(kind: u8, code: u8, rest: [u8; 4], data: &[u8]) -> Vec<u8> {
     message.extend(rest);
     message.extend(data);
     message
+}
+
+/// A message of neighbour discovery about an address (RFC 4861): 135 asks, 136 tells.
+pub(super) fn neighbour(kind: u8, target: Ipv6Addr) -> Vec<u8> {
+    icmp(kind, 0, [0; 4], &target.octets())
 }
 
 /// Who has 10.1.1.1? Tell 10.1.1.10.

@@ -18,7 +18,8 @@ const PACKETS: u64 = 20_000;
 type Check = fn(Build) -> Result<(), String>;
 
 fn packets_end_as_a_model_says(build: Build) -> Result<(), String> {
-    let plan = Plan { build, programs: &["from_pod", "to_pod", "from_overlay"], seed: 7, packets: PACKETS };
+    let programs = &["from_pod", "to_pod", "from_overlay"];
+    let plan = Plan { build, programs, is_direct: false, seed: 7, packets: PACKETS };
     fuzz::run(&plan).map(drop)
 }
 

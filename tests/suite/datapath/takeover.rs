@@ -33,11 +33,13 @@ fn another_process_takes_over_under_traffic() {
     let before = a.packets(Reason::FORWARDED, Direction::Egress);
     let (host, pod, own) = (a.host.clone(), a.pods[0].clone(), a.options.clone());
     let order = format!(
-        "{} {} {} {} {}",
+        "{} {} {:?} {:?} {:?} {:?} {}",
         own.pins.display(),
         own.cgroup.display(),
-        std::net::IpAddr::from(own.config.router),
-        std::net::IpAddr::from(own.config.health),
+        own.config.router,
+        own.config.router6,
+        own.config.health,
+        own.config.health6,
         pod.interface
     );
     drop(a);
@@ -82,14 +84,18 @@ fn another_process_takes_over_under_traffic() {
 
 /// What the second process does: it opens what is pinned, in the namespace it was started in.
 fn take_over(order: &str) {
-    let [pins, cgroup, router, health, interface] = order.split(' ').collect::<Vec<_>>()[..] else {
+    let [pins, cgroup, router, router6, health, health6, interface] =
+        order.split(' ').collect::<Vec<_>>()[..]
+    else {
         panic!("{order}")
     };
-    let options = options_at(pins.into(), cgroup.into(), router.parse().unwrap(), health.parse().unwrap(), 1);
+    let [router, health] =
+        [[router, router6], [health, health6]].map(|both| both.map(|one| one.parse().unwrap()));
+    let options = options_at(pins.into(), cgroup.into(), router, health, 1);
     let mut datapath = Datapath::open(&options).unwrap();
     assert_eq!(datapath.attached_endpoints().unwrap(), [interface]);
     datapath.attach_endpoint(interface).unwrap();
-    assert_eq!(datapath.endpoints().entries().unwrap().len(), 1);
+    assert_eq!(datapath.endpoints().entries().unwrap().len(), 2);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use landbridge_bpf_maps::{Address, PeerKind, PolicyEntry, PolicyKey, PolicySet, 
 use proptest::prelude::*;
 
 use super::*;
+use crate::packet::{Fragment, Message};
 use crate::tables::{Tables, v4};
 
 const POD: Address = v4([10, 1, 1, 10]);
@@ -30,6 +31,11 @@ fn packet(source: (Address, u16), destination: (Address, u16), protocol: u8, tcp
         policy_protocol: protocol,
         tcp_flags,
         ttl: 64,
+        version: 4,
+        fragment: Fragment::WHOLE,
+        transport: 34,
+        identification: [0; 4],
+        message: Message::OTHER,
     }
 }
 
@@ -38,7 +44,7 @@ fn admit(
     tables: &Tables,
     endpoint: &Endpoint,
     direction: Direction,
-    flow: &Flow,
+    flow: &mut Flow,
     peer: u32,
     now: u64,
     shift: u32,
@@ -67,7 +73,7 @@ fn step(tables: &Tables, endpoint: &Endpoint, from_peer: bool, flags: u8, now: u
     } else {
         (packet(SERVER, CLIENT, protocol::TCP, flags), Direction::Egress)
     };
-    admit(tables, endpoint, direction, &flow, PEERS[0].1, now, SHIFT)
+    admit(tables, endpoint, direction, &mut { flow }, PEERS[0].1, now, SHIFT)
 }
 
 #[test]
@@ -94,7 +100,7 @@ fn what_a_packet_is_to_its_connection_is_told() {
         } else {
             (packet(SERVER, CLIENT, protocol::TCP, flags), Direction::Egress)
         };
-        super::admit(&tables, &pod, direction, &flow, PEERS[0].1, now, SHIFT)
+        super::admit(&tables, &pod, direction, &mut { flow }, PEERS[0].1, now, SHIFT)
     };
     let (new, noted) = (Passage::NEW.and(Passage::NOTED), Passage::REPLY.and(Passage::NOTED));
     assert_eq!(told(true, tcp::SYN, 0), Ok(new));
@@ -168,6 +174,50 @@ fn a_connection_on_used_ports_begins_anew() {
 }
 
 #[test]
+fn what_nobody_asked_for_begins_nothing() {
+    let tables = Tables::default();
+    let open = Endpoint::default();
+    assert_eq!(step(&tables, &open, false, tcp::SYN | tcp::ACK, 0), Err(Reason::INVALID_CONNECTION));
+    assert_eq!(step(&tables, &open, false, tcp::RST, 0), Ok(()));
+    assert!(tables.connections.borrow().is_empty(), "a refusal leaves nothing behind");
+    // One that is older than the map goes on, from both sides.
+    assert_eq!(step(&tables, &open, false, tcp::ACK, 0), Ok(()));
+    assert_eq!(step(&tables, &open, true, tcp::ACK, 1), Ok(()));
+    assert_eq!(tables.connections.borrow().len(), 1);
+}
+
+#[test]
+fn pieces_of_a_datagram_share_the_fate_of_the_first() {
+    let mut tables = Tables::default();
+    let pod = ENFORCED();
+    let key = PolicyKey {
+        set: INGRESS,
+        peer: PEERS[0].1,
+        port: 80u16.to_be_bytes(),
+        protocol: protocol::UDP,
+        kind: PeerKind::Identity as u8,
+    };
+    tables.rules.insert(key, PolicyEntry { verdict: PolicyVerdict::Allow as u8, ..PolicyEntry::default() });
+    let send = |port: u16, number: u8, fragment: Fragment| {
+        let mut flow = packet(CLIENT, (POD, port), protocol::UDP, 0);
+        flow.identification = [number, 0, 0, 0];
+        flow.fragment = fragment;
+        if fragment == Fragment::LATER {
+            (flow.source_port, flow.destination_port, flow.policy_port) = ([0; 2], [0; 2], [0; 2]);
+        }
+        admit(&tables, &pod, Direction::Ingress, &mut flow, PEERS[0].1, 0, SHIFT)
+            .map(|()| flow.destination_port)
+    };
+    let (not_found, denied) = (Err(Reason::FRAGMENT_NOT_FOUND), Err(Reason::POLICY_DENIED));
+    assert_eq!(send(80, 1, Fragment::LATER), not_found, "before the first");
+    assert_eq!(send(80, 1, Fragment::FIRST), Ok([0, 80]));
+    assert_eq!(send(80, 1, Fragment::LATER), Ok([0, 80]));
+    assert_eq!(send(80, 2, Fragment::LATER), not_found, "of another datagram");
+    assert_eq!(send(81, 3, Fragment::FIRST), denied);
+    assert_eq!(send(81, 3, Fragment::LATER), not_found, "nothing of what was denied is remembered");
+}
+
+#[test]
 fn a_connection_that_cannot_be_remembered_does_not_begin() {
     let mut tables = Tables::default();
     allow(&mut tables, INGRESS, PEERS[0].1);
@@ -184,7 +234,9 @@ fn errors_reach_whom_they_concern_and_remember_nothing() {
     // The peer cannot be reached at a port that the pod sent to.
     let mut error = packet(CLIENT, SERVER, protocol::TCP, 0);
     (error.source, error.policy_protocol, error.policy_port) = (router, 1, [0, 3]);
-    let told = |tables: &Tables| admit(tables, &pod, Direction::Ingress, &error, identity::WORLD, 1, SHIFT);
+    error.message = Message::ERROR;
+    let told =
+        |tables: &Tables| admit(tables, &pod, Direction::Ingress, &mut { error }, identity::WORLD, 1, SHIFT);
     assert_eq!(told(&tables), Err(Reason::POLICY_DENIED), "nothing was sent");
     assert_eq!(step(&tables, &pod, false, tcp::SYN, 0), Ok(()));
     assert_eq!(told(&tables), Ok(()));
@@ -220,8 +272,9 @@ fn an_echo_request_is_never_a_reply() {
         let (source, destination) = if from_pod { (POD, CLIENT.0) } else { (CLIENT.0, POD) };
         let mut flow = packet((source, 7), (destination, 7), protocol::ICMP, 0);
         flow.policy_port = [0, kind];
+        flow.message = Message::of(protocol::ICMP, kind);
         let direction = if from_pod { Direction::Egress } else { Direction::Ingress };
-        admit(&tables, &pod, direction, &flow, PEERS[0].1, 0, SHIFT)
+        admit(&tables, &pod, direction, &mut { flow }, PEERS[0].1, 0, SHIFT)
     };
     assert_eq!(echo(true, 8), Ok(()));
     assert_eq!(echo(false, 8), Err(Reason::POLICY_DENIED), "the same identifier the other way");
@@ -236,18 +289,20 @@ fn a_pod_tells_of_nobodys_packets_but_its_own() {
     let other = (v4([10, 1, 1, 11]), 80);
     let begin = packet(CLIENT, other, protocol::TCP, tcp::SYN);
     let open = Endpoint::default();
-    assert_eq!(admit(&tables, &open, Direction::Ingress, &begin, PEERS[0].1, 0, SHIFT), Ok(()));
+    assert_eq!(admit(&tables, &open, Direction::Ingress, &mut { begin }, PEERS[0].1, 0, SHIFT), Ok(()));
     // It cannot be reached, says the pod, which may not speak to the peer.
     let mut error = packet(other, CLIENT, protocol::TCP, 0);
     (error.source, error.policy_protocol, error.policy_port) = (POD, protocol::ICMP, [0, 3]);
-    let told =
-        |endpoint: &Endpoint, direction, peer| admit(&tables, endpoint, direction, &error, peer, 1, SHIFT);
+    error.message = Message::ERROR;
+    let told = |endpoint: &Endpoint, direction, peer| {
+        admit(&tables, endpoint, direction, &mut { error }, peer, 1, SHIFT)
+    };
     let refused = Err(Reason::INVALID_PACKET);
     assert_eq!(told(&ENFORCED(), Direction::Egress, PEERS[0].1), refused);
     assert_eq!(told(&open, Direction::Egress, PEERS[0].1), refused, "nor where no rule is enforced");
     // The same where it arrives; a router may say so.
     let begin = packet(CLIENT, other, protocol::TCP, tcp::SYN);
-    assert_eq!(admit(&tables, &open, Direction::Egress, &begin, PEERS[1].1, 0, SHIFT), Ok(()));
+    assert_eq!(admit(&tables, &open, Direction::Egress, &mut { begin }, PEERS[1].1, 0, SHIFT), Ok(()));
     assert_eq!(told(&ENFORCED(), Direction::Ingress, PEERS[1].1), refused);
     assert_eq!(told(&ENFORCED(), Direction::Ingress, identity::REMOTE_NODE), Ok(()));
     assert_eq!(told(&ENFORCED(), Direction::Ingress, identity::WORLD), Ok(()));
@@ -324,6 +379,9 @@ impl Model {
             noted.answered &= !asks;
             return true;
         }
+        if event.flags == tcp::SYN | tcp::ACK {
+            return false;
+        }
         let Event { peer, from_pod: by_pod, udp, .. } = event;
         let ports = (event.pod_port, event.peer_port);
         self.noted
@@ -367,7 +425,7 @@ proptest! {
             } else {
                 !enforced.0 || ingress_of[event.peer] || peer == identity::HOST
             };
-            let passed = admit(&tables, &pod, direction, &flow, peer, now * SECOND, SHIFT).is_ok();
+            let passed = admit(&tables, &pod, direction, &mut { flow }, peer, now * SECOND, SHIFT).is_ok();
             prop_assert_eq!(passed, model.admits(event, allowed, now), "{:?} at {}", event, now);
         }
     }

@@ -127,6 +127,7 @@ pub(super) fn take_over(network: &Network, node: u8, pods: u8, sizes: MapSizes) 
         pins: host.bpf_folder()?.join("landbridge"),
         cgroup: host.cgroup().to_owned(),
         overlay_interface: OVERLAY.to_owned(),
+        uplink_interface: None,
         config,
         sizes,
         attachment: None,

@@ -1,12 +1,12 @@
 //! Random frames: most of them nearly right, since what is all wrong is dropped at the first glance.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use fastrand::Rng;
 use landbridge_bpf_loader::maps::Address;
 
-use super::super::packets::{self, ICMP, ICMP6, Ip, TCP, UDP};
-use super::super::trial::INTERFACE;
+use super::super::packets::{self, DONT_FRAGMENT, ICMP, ICMP6, Ip, MORE, ROUTING, TCP, UDP};
+use super::super::trial::{INTERFACE, OVERLAY_MTU, ROUTER6};
 use super::model::{Arrival, TUNNEL_IS_SET};
 use super::world;
 
@@ -50,14 +50,30 @@ fn any_bytes(random: &mut Rng) -> Vec<u8> {
 }
 
 fn any_packet(random: &mut Rng) -> Vec<u8> {
-    let mut source =
-        if random.u8(..3) == 0 { world::any_address(random) } else { world::pod_address(random) };
-    let destination = world::any_address(random);
-    if source.ipv4().is_some() != destination.ipv4().is_some() {
-        source = destination;
-    }
+    let source = if random.u8(..3) == 0 { world::any_address(random) } else { world::pod_address(random) };
+    let destination = world::any_address_like(random, source);
     let ip = any_ip(random, source, destination);
+    if !source.is_ipv4() && random.u8(..8) == 0 {
+        return any_word_to_the_link(random, ip);
+    }
     ip.frame(&any_payload(random, &ip, 1))
+}
+
+/// Neighbour discovery, and what only routers say.
+fn any_word_to_the_link(random: &mut Rng, mut ip: Ip) -> Vec<u8> {
+    ip.protocol = ICMP6;
+    let about = world::any_address_like(random, Address::from(ip.source));
+    let target = if random.bool() { ROUTER6 } else { about };
+    if random.u8(..4) == 0 {
+        ip.source = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    }
+    let kind = world::pick(random, &[135, 135, 135, 136, 133, 134, 137, 143]);
+    let mut frame = ip.frame(&packets::neighbour(kind, target.0.into()));
+    if random.bool() {
+        // To all, as who does not know its gateway asks.
+        frame[0] |= 1;
+    }
+    frame
 }
 
 fn any_ip(random: &mut Rng, source: Address, destination: Address) -> Ip {
@@ -68,13 +84,17 @@ fn any_ip(random: &mut Rng, source: Address, destination: Address) -> Ip {
     }
     ip.fragment = match random.u8(..16) {
         0 => random.u16(..),
-        1 => 0x2000,
-        2 => random.u16(1..0x2000),
-        3..8 => 0x4000,
+        1 => MORE,
+        2 => random.u16(1..MORE),
+        3..8 => DONT_FRAGMENT,
         _ => 0,
     };
     if random.u8(..32) == 0 {
         ip.protocol = random.u8(..);
+    }
+    if random.u8(..32) == 0 {
+        // For IPv4 one like any other that nobody knows.
+        ip.protocol = ROUTING;
     }
     ip
 }
@@ -98,11 +118,9 @@ fn any_payload(random: &mut Rng, ip: &Ip, depth: u8) -> Vec<u8> {
         ICMP | ICMP6 if depth > 0 && random.bool() => {
             let kind = world::pick(random, &[1, 2, 3, 4, 11, 12]);
             // Most errors go to whom they concern.
-            let called = world::any_address(random);
-            let mut quoted = any_ip(random, Address::from(ip.destination), called);
-            if quoted.source.is_ipv4() != quoted.destination.is_ipv4() {
-                quoted.destination = quoted.source;
-            }
+            let concerned = Address::from(ip.destination);
+            let called = world::any_address_like(random, concerned);
+            let mut quoted = any_ip(random, concerned, called);
             if random.u8(..8) == 0 {
                 std::mem::swap(&mut quoted.source, &mut quoted.destination);
             }
@@ -121,8 +139,10 @@ fn any_payload(random: &mut Rng, ip: &Ip, depth: u8) -> Vec<u8> {
             payload
         }
     };
-    if random.u8(..16) == 0 {
-        payload.truncate(random.usize(..=payload.len()));
+    match random.u8(..32) {
+        0 | 1 => payload.truncate(random.usize(..=payload.len())),
+        2..4 => payload.resize(payload.len() + OVERLAY_MTU as usize, 7),
+        _ => {}
     }
     payload
 }

@@ -10,7 +10,17 @@ use landbridge_bpf_loader::maps::{
     Address, Direction, Endpoint, IpcacheEntry, NodeConfig, NodeNumber, Reason, TrafficCount, identity,
 };
 use landbridge_bpf_verdict::tables::Tables;
-use landbridge_bpf_verdict::{Flow, Owners, admit, owner_of, parse, sender};
+use landbridge_bpf_verdict::{
+    Flow, Fragment, Owners, Packet, admit,
+    neighbour::{Heard, judge},
+    notice::{self, Trouble},
+    owner::is_allocated,
+    owner_of, sender,
+};
+
+use super::edits::{answer, deliver, read};
+
+const UDP: u8 = 17;
 
 /// The mark between `from_pod` and `to_overlay`.
 pub(super) const TUNNEL_IS_SET: u32 = 0x4c42_0001;
@@ -65,6 +75,8 @@ impl Model {
             "to_pod" => self.given_to_pod(arrival, &mut out, now),
             "to_overlay" => self.sent_to_node(arrival, &mut out),
             "from_overlay" => self.come_from_node(arrival, &mut out, now),
+            "from_uplink" => self.come_from_outside(arrival, &mut out, now),
+            "to_uplink" => self.sent_outside(arrival),
             other => panic!("there is no model of {other}"),
         };
         if let Err((reason, direction)) = outcome {
@@ -75,33 +87,100 @@ impl Model {
     }
 
     fn sent_by_pod(&mut self, arrival: &Arrival, out: &mut Expected, now: u64) -> Result<(), Dropped> {
-        let Some(flow) = parse(&arrival.frame[..]).map_err(|reason| (reason, OUT))? else { return Ok(()) };
+        let Some(mut flow) = read(&arrival.frame).map_err(|reason| (reason, OUT))? else {
+            return self.hear(arrival, out).map_err(|reason| (reason, OUT));
+        };
         let sender = self.endpoints.get(&flow.source).copied();
         let sender = sender
             .filter(|sender| sender.interface == arrival.interface)
             .ok_or((Reason::INVALID_SOURCE, OUT))?;
-        let Some(receiver) = self.endpoints.get(&flow.destination).copied() else {
-            let owner = self.owner(&flow.destination);
-            self.admit(&sender, OUT, &flow, owner.identity, now)?;
-            if owner.node != NodeNumber::NONE {
-                self.has_tunnel(owner.node)?;
-                out.mark = TUNNEL_IS_SET;
-                out.action = TrialAction::Redirect;
-            }
+        if let Some(receiver) = self.endpoints.get(&flow.destination).copied() {
+            self.admit(&sender, OUT, &mut flow, receiver.identity, now)?;
             self.count(out, Reason::FORWARDED, OUT);
+            self.admit(&receiver, IN, &mut flow, sender.identity, now)?;
+            if flow.ttl <= 1 {
+                self.refuse(out, &flow, Trouble::TimeExceeded, (Reason::TTL_EXCEEDED, OUT));
+                return Ok(());
+            }
+            deliver(&receiver, &mut out.frame, &flow);
+            out.action = TrialAction::Redirect;
+            self.count(out, Reason::FORWARDED, IN);
             return Ok(());
-        };
-        self.admit(&sender, OUT, &flow, receiver.identity, now)?;
+        }
+        let owner = self.owner(&flow.destination);
+        self.admit(&sender, OUT, &mut flow, owner.identity, now)?;
+        let port = u32::from(u16::from_be_bytes(flow.destination_port));
+        if flow.policy_protocol == UDP && port == self.config.overlay_port && !is_allocated(owner.identity) {
+            return Err((Reason::ENCAPSULATION_PROHIBITED, OUT));
+        }
+        if owner.node != NodeNumber::NONE {
+            out.action = TrialAction::Redirect;
+            if !self.is_direct() {
+                let end = self.tunnel_to(owner.node)?;
+                let room = self.config.overlay_mtu - if end.is_ipv4() { 0 } else { 20 };
+                let is_whole = flow.version != 4 || out.frame[20] & 0x40 != 0;
+                if is_whole && out.frame.len() > 14 + room as usize {
+                    let room = u16::try_from(room).expect("a packet's size");
+                    self.refuse(out, &flow, Trouble::TooBig(room), (Reason::FRAGMENTATION_NEEDED, OUT));
+                    return Ok(());
+                }
+                out.mark = TUNNEL_IS_SET;
+            }
+        }
         self.count(out, Reason::FORWARDED, OUT);
-        self.admit(&receiver, IN, &flow, sender.identity, now)?;
-        deliver(&receiver, &mut out.frame, &flow)?;
-        out.action = TrialAction::Redirect;
-        self.count(out, Reason::FORWARDED, IN);
         Ok(())
     }
 
+    /// What a pod says to its link.
+    fn hear(&self, arrival: &Arrival, out: &mut Expected) -> Result<(), Reason> {
+        let is_own = |address: &Address| {
+            self.endpoints.get(address).is_some_and(|endpoint| endpoint.interface == arrival.interface)
+        };
+        let gateway = self.config.router6;
+        let Heard::Asked(who) = judge(&arrival.frame[..], &gateway, is_own)? else { return Ok(()) };
+        let asked: [u8; 6] = arrival.frame[..6].try_into().expect("a frame has addresses");
+        let mac = match self.endpoints.get(&who) {
+            Some(endpoint) => endpoint.host_mac,
+            None if asked[0] & 1 != 0 => return Ok(()),
+            None => asked,
+        };
+        answer(&mut out.frame, &notice::advertisement(&gateway, &who, mac));
+        out.frame[6..12].copy_from_slice(&mac);
+        out.action = TrialAction::Redirect;
+        Ok(())
+    }
+
+    /// Drops a packet, and tells its sender why if anybody may be told. Returns whether it was.
+    fn refuse(
+        &mut self,
+        out: &mut Expected,
+        flow: &Flow,
+        trouble: Trouble,
+        (reason, direction): Dropped,
+    ) -> bool {
+        self.count(out, reason, direction);
+        out.action = TrialAction::Drop;
+        if flow.is_error() || flow.fragment == Fragment::LATER {
+            return false;
+        }
+        let frame = &out.frame[..];
+        let told = if flow.version == 4 {
+            let router = self.config.router.ipv4().expect("a router of IPv4");
+            // What has options is not told of.
+            let quoted = frame.words(14).filter(|_| frame[14] == 0x45);
+            quoted.map(|quoted| notice::error4(router, trouble, &quoted).to_vec())
+        } else {
+            let quoted = frame.words(14);
+            quoted.map(|quoted| notice::error6(&self.config.router6, trouble, &quoted).to_vec())
+        };
+        let Some(words) = told else { return false };
+        answer(&mut out.frame, &words);
+        out.action = TrialAction::Redirect;
+        true
+    }
+
     fn given_to_pod(&mut self, arrival: &Arrival, out: &mut Expected, now: u64) -> Result<(), Dropped> {
-        let Some(flow) = parse(&arrival.frame[..]).map_err(|reason| (reason, IN))? else { return Ok(()) };
+        let Some(mut flow) = read(&arrival.frame).map_err(|reason| (reason, IN))? else { return Ok(()) };
         let receiver = self.endpoints.get(&flow.destination).copied();
         let receiver = receiver
             .filter(|receiver| receiver.interface == arrival.interface)
@@ -116,7 +195,7 @@ impl Model {
                 owner => owner.identity,
             },
         };
-        self.admit(&receiver, IN, &flow, peer, now)?;
+        self.admit(&receiver, IN, &mut flow, peer, now)?;
         self.count(out, Reason::FORWARDED, IN);
         Ok(())
     }
@@ -126,11 +205,12 @@ impl Model {
             out.mark = 0;
             return Ok(());
         }
-        let flow = parse(&arrival.frame[..]).map_err(|reason| (reason, OUT))?;
-        let flow = flow.ok_or((Reason::UNSUPPORTED_PROTOCOL, OUT))?;
-        let of_node = [self.config.router, self.config.health].contains(&flow.source);
+        let Some(flow) = read(&arrival.frame).map_err(|reason| (reason, OUT))? else {
+            out.action = TrialAction::Drop;
+            return Ok(());
+        };
         let of_pod = self.endpoints.get(&flow.source);
-        let may_speak = of_node
+        let may_speak = self.is_of_node(&flow.source)
             || match of_pod {
                 Some(sender) => sender.interface == arrival.came_through,
                 None => self.owner(&flow.source).identity == identity::HOST,
@@ -138,7 +218,7 @@ impl Model {
         if !may_speak {
             return Err((Reason::INVALID_SOURCE, OUT));
         }
-        self.has_tunnel(self.owner(&flow.destination).node)?;
+        self.tunnel_to(self.owner(&flow.destination).node)?;
         self.count(out, Reason::FORWARDED, OUT);
         Ok(())
     }
@@ -146,27 +226,63 @@ impl Model {
     fn come_from_node(&mut self, arrival: &Arrival, out: &mut Expected, now: u64) -> Result<(), Dropped> {
         let tunnel = arrival.tunnel.filter(|_| self.takes_told_tunnels);
         let (claimed, begin) = tunnel.ok_or((Reason::INVALID_TUNNEL_KEY, IN))?;
-        let flow = parse(&arrival.frame[..]).map_err(|reason| (reason, IN))?;
-        let flow = flow.ok_or((Reason::UNSUPPORTED_PROTOCOL, IN))?;
+        let flow = read(&arrival.frame).map_err(|reason| (reason, IN))?;
+        let mut flow = flow.ok_or((Reason::UNSUPPORTED_PROTOCOL, IN))?;
         sender::check(&self.tables, &flow.source, &begin, claimed, self.config.cluster_shift)
             .map_err(|reason| (reason, IN))?;
         if let Some(receiver) = self.endpoints.get(&flow.destination).copied() {
-            self.admit(&receiver, IN, &flow, claimed, now)?;
-            deliver(&receiver, &mut out.frame, &flow)?;
-            out.action = TrialAction::Redirect;
-        } else {
-            let of_node = [self.config.router, self.config.health].contains(&flow.destination);
-            if !of_node && self.owner(&flow.destination).identity != identity::HOST {
-                return Err((Reason::UNKNOWN_TARGET, IN));
+            self.admit(&receiver, IN, &mut flow, claimed, now)?;
+            if flow.ttl <= 1 {
+                if self.refuse(out, &flow, Trouble::TimeExceeded, (Reason::TTL_EXCEEDED, IN)) {
+                    out.mark = TUNNEL_IS_SET;
+                }
+                return Ok(());
             }
+            deliver(&receiver, &mut out.frame, &flow);
+            out.action = TrialAction::Redirect;
+        } else if !self.is_of_node(&flow.destination)
+            && self.owner(&flow.destination).identity != identity::HOST
+        {
+            return Err((Reason::UNKNOWN_TARGET, IN));
         }
         self.count(out, Reason::FORWARDED, IN);
         Ok(())
     }
 
+    fn come_from_outside(&mut self, arrival: &Arrival, out: &mut Expected, now: u64) -> Result<(), Dropped> {
+        // What is not a pod's is not looked at closely.
+        let Ok(Some(mut flow)) = read(&arrival.frame) else { return Ok(()) };
+        let spoofed = Err((Reason::INVALID_SOURCE, IN));
+        if self.endpoints.contains_key(&flow.source) {
+            return spoofed;
+        }
+        let Some(receiver) = self.endpoints.get(&flow.destination).copied() else { return Ok(()) };
+        let sender = self.owner(&flow.source);
+        if sender.identity == identity::HOST || sender.node != NodeNumber::NONE && !self.is_direct() {
+            return spoofed;
+        }
+        self.admit(&receiver, IN, &mut flow, sender.identity, now)?;
+        if flow.ttl <= 1 {
+            self.refuse(out, &flow, Trouble::TimeExceeded, (Reason::TTL_EXCEEDED, IN));
+            return Ok(());
+        }
+        deliver(&receiver, &mut out.frame, &flow);
+        out.action = TrialAction::Redirect;
+        self.count(out, Reason::FORWARDED, IN);
+        Ok(())
+    }
+
+    fn sent_outside(&self, arrival: &Arrival) -> Result<(), Dropped> {
+        let Ok(Some(flow)) = read(&arrival.frame) else { return Ok(()) };
+        match self.endpoints.get(&flow.source) {
+            Some(sender) if sender.interface != arrival.came_through => Err((Reason::INVALID_SOURCE, OUT)),
+            _ => Ok(()),
+        }
+    }
+
     /// The tunnel that the sender of a frame is behind, if it is behind one.
     pub(super) fn fitting_tunnel(&self, frame: &[u8]) -> Option<(u32, Address)> {
-        let flow = parse(frame).ok()??;
+        let flow = read(frame).ok()??;
         let entry = self.tables.addresses.get(&flow.source)?;
         let node = self.tables.nodes.get(&entry.node)?;
         Some((entry.identity & identity::MAX, node.underlay))
@@ -177,17 +293,27 @@ impl Model {
         owner_of(&self.tables, address).unwrap_or(world)
     }
 
-    fn has_tunnel(&self, node: NodeNumber) -> Result<(), Dropped> {
+    fn is_direct(&self) -> bool {
+        self.config.flags & NodeConfig::DIRECT != 0
+    }
+
+    fn is_of_node(&self, address: &Address) -> bool {
+        let NodeConfig { router, health, router6, health6, .. } = self.config;
+        [router, health, router6, health6].contains(address)
+    }
+
+    /// The other end of the tunnel to a node.
+    fn tunnel_to(&self, node: NodeNumber) -> Result<Address, Dropped> {
         let node = self.tables.node(node).filter(|_| node != NodeNumber::NONE);
-        let has_end = node.is_some_and(|node| node.underlay.ipv4().is_some());
-        if has_end { Ok(()) } else { Err((Reason::NO_TUNNEL_ENDPOINT, OUT)) }
+        let end = node.map(|node| node.underlay).filter(|end| !end.is_none());
+        end.ok_or((Reason::NO_TUNNEL_ENDPOINT, OUT))
     }
 
     fn admit(
         &self,
         endpoint: &Endpoint,
         direction: Direction,
-        flow: &Flow,
+        flow: &mut Flow,
         peer: u32,
         now: u64,
     ) -> Result<(), Dropped> {
@@ -202,23 +328,4 @@ impl Model {
         count.bytes += out.frame.len() as u64;
         out.counted = Some((reason, direction));
     }
-}
-
-/// Makes the frame one for a pod: a router's work.
-fn deliver(receiver: &Endpoint, frame: &mut [u8], flow: &Flow) -> Result<(), Dropped> {
-    if flow.ttl <= 1 {
-        return Err((Reason::TTL_EXCEEDED, IN));
-    }
-    frame[0..6].copy_from_slice(&receiver.mac);
-    frame[6..12].copy_from_slice(&receiver.host_mac);
-    // RFC 1624, equation 3: HC' = ~(~HC + ~m + m').
-    let word = |frame: &[u8], place: usize| u16::from_be_bytes([frame[place], frame[place + 1]]);
-    let before = word(frame, 22);
-    frame[22] -= 1;
-    let after = word(frame, 22);
-    let sum = [!word(frame, 24), !before, after].into_iter().map(u32::from).sum::<u32>();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    frame[24..26].copy_from_slice(&(!u16::try_from(folded).expect("folded")).to_be_bytes());
-    Ok(())
 }

@@ -5,21 +5,23 @@ use std::time::Duration;
 use fastrand::Rng;
 use landbridge_bpf_loader::Trial;
 use landbridge_bpf_loader::maps::{
-    Address, CidrKey, ConnectionEntry, ConnectionKey, Endpoint, IPV4_PREFIX_BITS, IpcacheEntry, NodeEntry,
-    NodeNumber, PeerKind, PolicyEntry, PolicyKey, PolicySet, PolicyVerdict, identity,
+    Address, CidrKey, ConnectionEntry, ConnectionKey, Endpoint, FragmentKey, FragmentPorts, IPV4_PREFIX_BITS,
+    IpcacheEntry, NodeConfig, NodeEntry, NodeNumber, PeerKind, PolicyEntry, PolicyKey, PolicySet,
+    PolicyVerdict, identity,
 };
 use landbridge_bpf_verdict::tables::v4;
 
 use super::super::fixture::SHIFT;
-use super::super::trial::{HEALTH, INTERFACE, ROUTER, config};
+use super::super::trial::{HEALTH, HEALTH6, INTERFACE, ROUTER, ROUTER6, v6};
 use super::model::Model;
 
 /// Another pod's.
 pub(super) const OTHER_INTERFACE: u32 = 77;
 /// Pods of this node, some of them.
-const PODS: [Address; 4] = [v4([10, 1, 1, 10]), v4([10, 1, 1, 11]), v4([10, 1, 1, 12]), pod_v6(10)];
+const PODS: [Address; 6] =
+    [v4([10, 1, 1, 10]), v4([10, 1, 1, 11]), v4([10, 1, 1, 12]), v6(1, 10), v6(1, 11), v6(1, 12)];
 /// Whoever else there is: pods of other nodes, nodes, the world.
-const OTHERS: [Address; 10] = [
+const OTHERS: [Address; 17] = [
     ROUTER,
     HEALTH,
     v4([172, 30, 1, 1]),
@@ -29,13 +31,18 @@ const OTHERS: [Address; 10] = [
     v4([10, 3, 1, 10]),
     v4([172, 30, 2, 1]),
     v4([192, 0, 2, 1]),
-    pod_v6(99),
+    ROUTER6,
+    HEALTH6,
+    v6(2, 1),
+    v6(2, 10),
+    v6(2, 11),
+    v6(3, 10),
+    LINK_LOCAL,
+    v6(99, 1),
 ];
+/// What a pod calls itself where it has no address yet.
+const LINK_LOCAL: Address = Address([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
 const NODES: u32 = 4;
-
-const fn pod_v6(last: u8) -> Address {
-    Address([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, last])
-}
 
 /// One of them.
 pub(super) fn pick<T: Copy>(random: &mut Rng, of: &[T]) -> T {
@@ -53,11 +60,23 @@ pub(super) fn pod_address(random: &mut Rng) -> Address {
     PODS[random.usize(..PODS.len())]
 }
 
+/// One of the same family as another.
+pub(super) fn any_address_like(random: &mut Rng, other: Address) -> Address {
+    std::iter::repeat_with(|| any_address(random))
+        .find(|address| address.is_ipv4() == other.is_ipv4())
+        .expect("no end")
+}
+
 /// What a tunnel may say: an identity, and the underlay address of where it begins.
 pub(super) fn any_tunnel(random: &mut Rng) -> (u32, Address) {
     let node = random.u8(1..=4);
     // An identity has 24 bits there.
-    (any_identity(random) & identity::MAX, v4([172, 30, node, 1]))
+    (any_identity(random) & identity::MAX, underlay(random, node))
+}
+
+/// Where a node is reached.
+fn underlay(random: &mut Rng, node: u8) -> Address {
+    if random.u8(..3) == 0 { v6(100, node) } else { v4([172, 30, node, 1]) }
 }
 
 pub(super) fn any_interface(random: &mut Rng) -> u32 {
@@ -88,8 +107,8 @@ pub(super) fn any_protocol(random: &mut Rng) -> u8 {
 }
 
 /// Makes a model with everything in it by chance. `now` is the monotonic clock.
-pub(super) fn any_world(random: &mut Rng, now: Duration) -> Model {
-    let mut model = Model { config: config(), ..Model::default() };
+pub(super) fn any_world(random: &mut Rng, config: NodeConfig, now: Duration) -> Model {
+    let mut model = Model { config, ..Model::default() };
     for (place, address) in (1u8..).zip(PODS) {
         if random.u8(..5) == 0 {
             continue;
@@ -112,22 +131,26 @@ pub(super) fn any_world(random: &mut Rng, now: Duration) -> Model {
             model.tables.addresses.insert(address, IpcacheEntry { identity: any_identity(random), node });
         }
     }
-    for (bits, address) in
-        [(0, v4([0; 4])), (8, v4([10, 0, 0, 0])), (16, v4([10, 2, 0, 0])), (24, v4([10, 2, 1, 0]))]
-    {
+    for (bits, address) in [
+        (IPV4_PREFIX_BITS, v4([0; 4])),
+        (IPV4_PREFIX_BITS + 8, v4([10, 0, 0, 0])),
+        (IPV4_PREFIX_BITS + 16, v4([10, 2, 0, 0])),
+        (IPV4_PREFIX_BITS + 24, v4([10, 2, 1, 0])),
+        (8, v6(0, 0)),
+        (64, v6(2, 0)),
+    ] {
         if random.u8(..3) == 0 {
-            let key = CidrKey { prefix_len: IPV4_PREFIX_BITS + bits, address };
+            let key = CidrKey { prefix_len: bits, address: first_of(address, bits) };
             let entry =
                 IpcacheEntry { identity: any_identity(random), node: NodeNumber(random.u32(..=NODES)) };
             model.tables.prefixes.insert(key, entry);
         }
     }
     for number in 1..=NODES {
-        let underlay = match random.u8(..4) {
-            0 => continue,
-            1 => pod_v6(number.to_le_bytes()[0]),
-            _ => v4([172, 30, number.to_le_bytes()[0], 1]),
-        };
+        if random.u8(..4) == 0 {
+            continue;
+        }
+        let underlay = underlay(random, number.to_le_bytes()[0]);
         model.tables.nodes.insert(NodeNumber(number), NodeEntry { underlay, cluster: random.u32(1..4) });
     }
     for _ in 0..random.u8(..12) {
@@ -138,7 +161,35 @@ pub(super) fn any_world(random: &mut Rng, now: Duration) -> Model {
         let (key, entry) = any_connection(random, now);
         model.tables.connections.borrow_mut().insert(key, entry);
     }
+    for _ in 0..random.u8(..4) {
+        let (key, ports) = any_datagram(random);
+        model.tables.fragments.borrow_mut().insert(key, ports);
+    }
     model
+}
+
+/// An address without the bits behind a prefix.
+fn first_of(address: Address, prefix_len: u32) -> Address {
+    let behind = u128::MAX.checked_shr(prefix_len).unwrap_or_default();
+    Address((u128::from_be_bytes(address.0) & !behind).to_be_bytes())
+}
+
+/// A datagram whose first piece came before.
+fn any_datagram(random: &mut Rng) -> (FragmentKey, FragmentPorts) {
+    let source = pod_address(random);
+    let destination = any_address_like(random, source);
+    // As `packets` numbers them.
+    let identification = if source.is_ipv4() { [0x12, 0x34, 0, 0] } else { [0, 0, 0x12, 0x34] };
+    let port = any_port(random);
+    let protocol = any_protocol(random);
+    let key = FragmentKey { source, destination, identification, protocol, reserved: [0; 3] };
+    let ports = FragmentPorts {
+        source_port: any_port(random),
+        destination_port: port,
+        policy_port: port,
+        reserved: [0; 2],
+    };
+    (key, ports)
 }
 
 fn any_rule(random: &mut Rng) -> (PolicyKey, PolicyEntry) {
@@ -176,7 +227,10 @@ fn any_connection(random: &mut Rng, now: Duration) -> (ConnectionKey, Connection
     };
     let peer = any_identity(random);
     let last_seen = u64::try_from(seen.as_nanos()).expect("the clock of a machine");
-    (key, ConnectionEntry { last_seen, peer, flags: random.u32(..8) })
+    let flags =
+        [ConnectionEntry::REPLIED, ConnectionEntry::CLOSED_BY_SOURCE, ConnectionEntry::CLOSED_BY_DESTINATION];
+    let flags = flags.into_iter().filter(|_| random.bool()).sum();
+    (key, ConnectionEntry { last_seen, peer, flags })
 }
 
 /// Makes the kernel's maps what the model's are.
@@ -201,6 +255,9 @@ pub(super) fn write(trial: &mut Trial, model: &Model) {
     for (key, entry) in model.tables.connections.borrow().iter() {
         tables.connections().upsert(key, entry).unwrap();
     }
+    for (key, ports) in model.tables.fragments.borrow().iter() {
+        tables.fragments().upsert(key, ports).unwrap();
+    }
 }
 
 fn clear(trial: &mut Trial) {
@@ -222,5 +279,8 @@ fn clear(trial: &mut Trial) {
     }
     for key in tables.connections().entries().unwrap().keys() {
         tables.connections().remove(key).unwrap();
+    }
+    for key in tables.fragments().entries().unwrap().keys() {
+        tables.fragments().remove(key).unwrap();
     }
 }
