@@ -17,6 +17,7 @@
 #![no_main]
 
 mod config;
+mod connections;
 mod events;
 mod frame;
 mod masquerade;

@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::LruHashMap,
 };
 use landbridge_bpf_maps::{MasqueradeEntry, MasqueradeKey, Reason};
-use landbridge_bpf_verdict::{Flow, Masquerades, fragment, masquerade};
+use landbridge_bpf_verdict::{Flow, Fragments, Masquerades, masquerade};
 
 use crate::config::masquerade_address;
 use crate::tables::Maps;
@@ -33,6 +33,16 @@ impl Masquerades for Maps {
     #[inline(always)]
     fn replace(&self, key: &MasqueradeKey, entry: &MasqueradeEntry) -> bool {
         MASQUERADE.insert(key, entry, BPF_ANY).is_ok()
+    }
+
+    #[inline(always)]
+    fn find_port(&self, back: &mut MasqueradeKey, owner: &MasqueradeEntry, choice: u32, now: u64) -> bool {
+        search_port(back, owner, choice, now) != 0
+    }
+
+    #[inline(always)]
+    fn take(&self, back: &MasqueradeKey, owner: &MasqueradeEntry, now: u64) -> bool {
+        take_port(back, owner, now) != 0
     }
 }
 
@@ -83,7 +93,7 @@ pub extern "C" fn find_name(flow: *mut Flow, endpoint: u32, place: *mut Masquera
     if node.is_none() {
         return 0;
     }
-    if let Err(reason) = fragment::complete(&Maps, flow) {
+    if let Err(reason) = Maps.complete(flow) {
         return u64::from(reason.0);
     }
     // SAFETY: the helpers take nothing.
@@ -98,6 +108,29 @@ pub extern "C" fn find_name(flow: *mut Flow, endpoint: u32, place: *mut Masquera
     }
 }
 
+/// See [`Masquerades::find_port`]. Returns 0 unless one is found.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn search_port(
+    back: *mut MasqueradeKey,
+    owner: *const MasqueradeEntry,
+    choice: u32,
+    now: u64,
+) -> u64 {
+    // SAFETY: both are null or whole, and nobody else has the key.
+    let (Some(back), Some(owner)) = (unsafe { back.as_mut() }, unsafe { owner.as_ref() }) else { return 0 };
+    u64::from(masquerade::find_port(&Maps, back, owner, choice, now))
+}
+
+/// See [`Masquerades::take`]. Returns 0 unless the port is taken.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn take_port(back: *const MasqueradeKey, owner: *const MasqueradeEntry, now: u64) -> u64 {
+    // SAFETY: both are null or whole.
+    let (Some(back), Some(owner)) = (unsafe { back.as_ref() }, unsafe { owner.as_ref() }) else { return 0 };
+    u64::from(masquerade::take(&Maps, back, owner, now))
+}
+
 /// See [`comes_for`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -108,12 +141,12 @@ pub extern "C" fn find_owner(flow: *mut Flow, place: *mut MasqueradeEntry) -> u6
         return 0;
     }
     // Pieces of the node's own datagrams are the kernel's.
-    if fragment::complete(&Maps, flow).is_err() {
+    if Maps.complete(flow).is_err() {
         return 0;
     }
     let Some(owner) = masquerade::incoming(&Maps, flow) else { return 0 };
     // By the name that the later pieces will come under as well.
-    fragment::remember(&Maps, flow);
+    Maps.remember_datagram(flow);
     *place = owner;
     TRANSLATED
 }

@@ -6,21 +6,19 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_NO_PREALLOC},
     helpers::bpf_ktime_get_ns,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
     programs::TcContext,
 };
 #[cfg(feature = "trial")]
 use landbridge_bpf_maps::Planted;
 use landbridge_bpf_maps::{
-    Address, ConnectionEntry, ConnectionKey, Direction, Endpoint, FragmentKey, FragmentPorts, IpcacheEntry,
-    NODES_LEN, NodeEntry, NodeNumber, PolicyEntry, PolicyKey, PolicySet, Reason, identity,
+    Address, Direction, Endpoint, IpcacheEntry, NODES_LEN, NodeEntry, NodeNumber, PolicyEntry, PolicyKey,
+    PolicySet, Reason, identity,
 };
 #[cfg(feature = "trial")]
 use landbridge_bpf_verdict::packet::tcp;
 use landbridge_bpf_verdict::{
-    Connections, Decision, Flow, Fragments, Owners, Passage, Question, Rules,
-    admission::{is_alive, is_news},
-    admit, decide, owner_of, sender,
+    Decision, Flow, Owners, Passage, Question, Rules, admit, decide, owner_of, sender,
 };
 
 use crate::config::cluster_shift;
@@ -37,10 +35,6 @@ static NODES: Array<NodeEntry> = Array::with_max_entries(NODES_LEN, 0);
 static ENDPOINTS: HashMap<Address, Endpoint> = HashMap::with_max_entries(1 << 12, BPF_F_NO_PREALLOC);
 #[map]
 static POLICY: HashMap<PolicyKey, PolicyEntry> = HashMap::with_max_entries(1 << 18, BPF_F_NO_PREALLOC);
-#[map]
-static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionEntry> = LruHashMap::with_max_entries(1 << 18, 0);
-#[map]
-static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::with_max_entries(1 << 13, 0);
 
 /// The kernel's maps.
 pub struct Maps;
@@ -83,41 +77,6 @@ impl Rules for Maps {
     }
 }
 
-impl Connections for Maps {
-    #[inline(always)]
-    fn connection(&self, key: &ConnectionKey) -> Option<ConnectionEntry> {
-        // SAFETY: as in `address`.
-        unsafe { CONNECTIONS.get(key) }.copied()
-    }
-
-    #[inline(always)]
-    fn remember(&self, key: &ConnectionKey, entry: &ConnectionEntry) -> bool {
-        CONNECTIONS.insert(key, entry, 0).is_ok()
-    }
-
-    #[inline(always)]
-    fn see(&self, key: &ConnectionKey, flags: u32, now: u64) -> Option<bool> {
-        match see_connection(key, flags, now) {
-            UNSEEN => None,
-            news => Some(news != 0),
-        }
-    }
-}
-
-impl Fragments for Maps {
-    #[inline(always)]
-    fn ports(&self, key: &FragmentKey) -> Option<FragmentPorts> {
-        // SAFETY: as in `address`.
-        unsafe { FRAGMENTS.get(key) }.copied()
-    }
-
-    #[inline(always)]
-    fn remember_ports(&self, key: &FragmentKey, ports: &FragmentPorts) {
-        // Without it the later pieces are dropped, which is counted.
-        let _ = FRAGMENTS.insert(key, ports, 0);
-    }
-}
-
 /// The pod of this node with an address.
 #[inline(always)]
 pub fn endpoint(address: &Address) -> Option<&'static Endpoint> {
@@ -147,38 +106,6 @@ pub extern "C" fn ask_rules(question: *const Question) -> u64 {
 const NO_MATCH: u64 = 0;
 const ALLOW: u64 = 1;
 const DENY: u64 = 2;
-
-/// See [`Connections::see`]. A flag is written where it is, so that of two sides that close at once none is forgotten.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn see_connection(key: *const ConnectionKey, flags: u32, now: u64) -> u64 {
-    // SAFETY: it is null or whole.
-    let Some(key) = (unsafe { key.as_ref() }) else { return UNSEEN };
-    let Some(place) = CONNECTIONS.get_ptr_mut(key) else { return UNSEEN };
-    // SAFETY: the kernel keeps the memory of the entry. In a full map another connection may get it meanwhile: it then has a
-    // younger time or more flags than it should, as one that was seen more often has.
-    let entry = unsafe { *place };
-    if !is_alive(&entry, key.protocol, now) {
-        return UNSEEN;
-    }
-    if !is_news(&entry, flags, now) {
-        return 0;
-    }
-    // SAFETY: as above.
-    let flag: *mut u8 = unsafe { (&raw mut (*place).flags).cast() };
-    for (byte, added) in flags.to_ne_bytes().into_iter().enumerate() {
-        if added != 0 {
-            // SAFETY: as above, within the four bytes of the flags.
-            unsafe { flag.add(byte).write_volatile(added) };
-        }
-    }
-    // SAFETY: as above. The later of two writers may be the one that looked at the clock first: by a moment.
-    unsafe { (&raw mut (*place).last_seen).write_volatile(now) };
-    1
-}
-
-/// No such connection.
-const UNSEEN: u64 = 2;
 
 /// See [`check_endpoint`].
 #[unsafe(no_mangle)]
@@ -270,8 +197,9 @@ pub fn zero() -> u32 {
     one ^ 1
 }
 
+/// Reads what such a function returned.
 #[inline(always)]
-fn outcome(number: u64) -> Result<(), Reason> {
+pub fn outcome(number: u64) -> Result<(), Reason> {
     match number {
         0 => Ok(()),
         reason => Err(Reason(reason as u8)),

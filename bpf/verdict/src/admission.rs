@@ -21,7 +21,7 @@
 
 use landbridge_bpf_maps::{ConnectionEntry, ConnectionKey, Direction, Endpoint, Reason, identity};
 
-use crate::fragment::{self, Fragments};
+use crate::fragment::Fragments;
 use crate::owner::is_allocated;
 use crate::packet::{Flow, protocol, tcp};
 use crate::policy::{Decision, Question, Rules};
@@ -33,11 +33,17 @@ pub trait Connections {
     /// Writes an entry; false if that is impossible.
     fn remember(&self, key: &ConnectionKey, entry: &ConnectionEntry) -> bool;
 
+    /// Whether there is a connection that is [alive](is_alive).
+    #[inline(always)]
+    fn knows(&self, key: &ConnectionKey, now: u64) -> bool {
+        self.connection(key).is_some_and(|entry| is_alive(&entry, key.protocol, now))
+    }
+
     /// Notes a packet of a connection that is [alive](is_alive), with the flags that it adds. Returns whether that was
     /// [news](is_news), nothing if there is no such connection.
     #[inline(always)]
     fn see(&self, key: &ConnectionKey, flags: u32, now: u64) -> Option<bool> {
-        let entry = alive(self, key, now)?;
+        let entry = self.connection(key).filter(|entry| is_alive(entry, key.protocol, now))?;
         let is_news = is_news(&entry, flags, now);
         if is_news {
             // Without it the connection is forgotten early, and its next packet from the other side is checked.
@@ -98,9 +104,9 @@ pub fn admit<T: Rules + Connections + Fragments>(
     now: u64,
     shift: u32,
 ) -> Result<Passage, Reason> {
-    fragment::complete(tables, flow)?;
+    tables.complete(flow)?;
     let passage = judge(tables, endpoint, direction, flow, peer, now, shift)?;
-    fragment::remember(tables, flow);
+    tables.remember_datagram(flow);
     Ok(passage)
 }
 
@@ -121,7 +127,7 @@ fn judge<T: Rules + Connections>(
     if !asks_for_connection(flow) && !flow.is_request() {
         let answered = flow.answered_connection(direction, endpoint.tag());
         if flow.is_error() {
-            if alive(tables, &answered, now).is_some() {
+            if tables.knows(&answered, now) {
                 return Ok(Passage::REPLY);
             }
         } else {
@@ -132,7 +138,7 @@ fn judge<T: Rules + Connections>(
         }
     }
     let connection = flow.connection(direction, endpoint.tag());
-    if flow.is_error() && alive(tables, &connection, now).is_some() {
+    if flow.is_error() && tables.knows(&connection, now) {
         // It tells of what the endpoint itself replied.
         return Ok(Passage::default());
     }
@@ -196,17 +202,6 @@ fn closing(flow: &Flow, half: u32) -> u32 {
     } else {
         0
     }
-}
-
-/// The entry of a connection, unless it has been silent for too long.
-#[inline(never)]
-pub(crate) fn alive<C: Connections + ?Sized>(
-    connections: &C,
-    key: &ConnectionKey,
-    now: u64,
-) -> Option<ConnectionEntry> {
-    let entry = connections.connection(key)?;
-    is_alive(&entry, key.protocol, now).then_some(entry)
 }
 
 /// Whether a connection has not been silent for too long at `now`.

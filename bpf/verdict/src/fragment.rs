@@ -17,6 +17,21 @@ pub trait Fragments {
     fn ports(&self, key: &FragmentKey) -> Option<FragmentPorts>;
     /// Writes an entry. If that is impossible, later pieces are dropped.
     fn remember_ports(&self, key: &FragmentKey, ports: &FragmentPorts);
+
+    /// [`complete`] by this map.
+    ///
+    /// # Errors
+    /// [`Reason::FRAGMENT_NOT_FOUND`].
+    #[inline(always)]
+    fn complete(&self, flow: &mut Flow) -> Result<(), Reason> {
+        complete(self, flow)
+    }
+
+    /// [`remember`] in this map.
+    #[inline(always)]
+    fn remember_datagram(&self, flow: &Flow) {
+        remember(self, flow);
+    }
 }
 
 #[inline(always)]
@@ -35,7 +50,7 @@ fn key(flow: &Flow) -> FragmentKey {
 /// # Errors
 /// [`Reason::FRAGMENT_NOT_FOUND`].
 #[inline(always)]
-pub fn complete<F: Fragments>(fragments: &F, flow: &mut Flow) -> Result<(), Reason> {
+pub fn complete<F: Fragments + ?Sized>(fragments: &F, flow: &mut Flow) -> Result<(), Reason> {
     if flow.fragment != Fragment::LATER {
         return Ok(());
     }
@@ -50,7 +65,7 @@ pub fn complete<F: Fragments>(fragments: &F, flow: &mut Flow) -> Result<(), Reas
 
 /// Keeps the ports of a first piece for the later ones. Leaves all other packets alone.
 #[inline(always)]
-pub fn remember<F: Fragments>(fragments: &F, flow: &Flow) {
+pub fn remember<F: Fragments + ?Sized>(fragments: &F, flow: &Flow) {
     if flow.fragment == Fragment::FIRST {
         let ports = FragmentPorts {
             source_port: flow.source_port,

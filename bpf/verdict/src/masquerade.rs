@@ -14,7 +14,7 @@ use landbridge_bpf_maps::{
     Address, ConnectionKey, Direction, MASQUERADE_PORTS, MasqueradeEntry, MasqueradeKey, Reason,
 };
 
-use crate::admission::{Connections, alive};
+use crate::admission::Connections;
 use crate::packet::{Flow, has_ports};
 
 /// The map of translations.
@@ -25,6 +25,24 @@ pub trait Masquerades {
     fn claim(&self, key: &MasqueradeKey, entry: &MasqueradeEntry) -> bool;
     /// Writes an entry, whatever was there; false if there is no room.
     fn replace(&self, key: &MasqueradeKey, entry: &MasqueradeEntry) -> bool;
+
+    /// [`find_port`] in this map.
+    #[inline(always)]
+    fn find_port(&self, back: &mut MasqueradeKey, owner: &MasqueradeEntry, choice: u32, now: u64) -> bool
+    where
+        Self: Connections,
+    {
+        find_port(self, back, owner, choice, now)
+    }
+
+    /// [`take`] in this map.
+    #[inline(always)]
+    fn take(&self, back: &MasqueradeKey, owner: &MasqueradeEntry, now: u64) -> bool
+    where
+        Self: Connections,
+    {
+        take(self, back, owner, now)
+    }
 }
 
 /// Ports that are tried before a connection is refused.
@@ -71,39 +89,46 @@ pub fn outgoing<T: Masquerades + Connections>(
             return Ok(Some(entry));
         }
     }
-    if flow.is_error() || is_reply(tables, flow, endpoint, now) {
+    // Who came from the world is answered.
+    if flow.is_error() || tables.knows(&flow.answered_connection(Direction::Egress, endpoint), now) {
         return Ok(None);
     }
     if !has_ports(flow.protocol) && !flow.is_request() {
         // Nothing in it would tell whose the answer is.
         return Err(Reason::MASQUERADE_UNSUPPORTED);
     }
+    if !tables.find_port(&mut back, &owner, choice, now) {
+        return Err(Reason::NO_MASQUERADE_PORT);
+    }
+    let entry = MasqueradeEntry { address: *node, port: back.near_port, endpoint };
+    if tables.replace(&key, &entry) { Ok(Some(entry)) } else { Err(Reason::NO_MASQUERADE_PORT) }
+}
+
+/// Finds a port for `owner` that nobody has, or nobody uses any more, and takes it: it is in `back` then. `choice` says where
+/// the search begins.
+#[inline(always)]
+pub fn find_port<T: Masquerades + Connections + ?Sized>(
+    tables: &T,
+    back: &mut MasqueradeKey,
+    owner: &MasqueradeEntry,
+    choice: u32,
+    now: u64,
+) -> bool {
     // Multiplied instead of divided: a number below `PORTS`.
     let mut place = ((choice >> 16) * u32::from(PORTS)) >> 16;
     let mut tries = TRIES;
     while tries > 0 {
         tries -= 1;
         back.near_port = port(place);
-        if take(tables, &back, &owner, now) {
-            let entry = MasqueradeEntry { address: *node, port: back.near_port, endpoint };
-            return if tables.replace(&key, &entry) {
-                Ok(Some(entry))
-            } else {
-                Err(Reason::NO_MASQUERADE_PORT)
-            };
+        if tables.take(back, owner, now) {
+            return true;
         }
         place += 1;
         if place >= u32::from(PORTS) {
             place = 0;
         }
     }
-    Err(Reason::NO_MASQUERADE_PORT)
-}
-
-/// Whether it answers somebody who came from the world. A function of its own in the kernel too, for its stack.
-#[inline(never)]
-fn is_reply<T: Connections>(tables: &T, flow: &Flow, endpoint: u16, now: u64) -> bool {
-    alive(tables, &flow.answered_connection(Direction::Egress, endpoint), now).is_some()
+    false
 }
 
 /// The port at a place below [`PORTS`].
@@ -113,9 +138,9 @@ fn port(place: u32) -> [u8; 2] {
     [a, b]
 }
 
-/// Takes a port of the node for `owner`, if nobody has it whose connection goes on.
-#[inline(never)]
-fn take<T: Masquerades + Connections>(
+/// Takes a port of the node for `owner`, if nobody has it whose connection goes on at `now`.
+#[inline(always)]
+pub fn take<T: Masquerades + Connections + ?Sized>(
     tables: &T,
     back: &MasqueradeKey,
     owner: &MasqueradeEntry,
@@ -132,7 +157,7 @@ fn take<T: Masquerades + Connections>(
             direction: Direction::Egress as u8,
             endpoint: holder.endpoint,
         };
-        if alive(tables, &connection, now).is_some() {
+        if tables.knows(&connection, now) {
             return false;
         }
     }

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use landbridge_bpf_loader::maps::{
-    Backend, CidrKey, Endpoint, IPV4_PREFIX_BITS, IpcacheEntry, NodeEntry, NodeNumber, ServiceKey,
-    ServiceSettings,
+    Backend, CidrKey, Endpoint, IPV4_PREFIX_BITS, IpcacheEntry, NodeConfig, NodeEntry, NodeNumber,
+    ServiceKey, ServiceSettings,
 };
 use landbridge_bpf_loader::{Datapath, DatapathError, MapError, MapSizes};
 use landbridge_lab::requirement::{Requirement, met};
@@ -283,10 +283,17 @@ fn every_program_stays_far_from_what_the_verifier_gives_up_at() {
         return;
     }
     let (_lab, node) = one_node("budget");
-    let options = options(&node, 1);
-    let datapath = node.inside(|| Datapath::open(&options)).unwrap().unwrap();
-    let counts = datapath.verified_instructions().unwrap();
-    assert_eq!(counts.len(), 14);
-    println!("instructions: {counts:?}");
-    assert!(counts.iter().all(|(_, count)| (1..10_000).contains(count)), "instructions: {counts:?}");
+    let mut options = options(&node, 1);
+    options.uplink_interface = Some("eth0".to_owned());
+    let [v4, v6] = node.node_addresses().unwrap().underlay();
+    (options.config.masquerade, options.config.masquerade6) = (v4.into(), v6.into());
+    // What is switched off is not followed.
+    for flags in [0, NodeConfig::MASQUERADE, NodeConfig::DIRECT | NodeConfig::MASQUERADE] {
+        options.config.flags = flags;
+        let datapath = node.inside(|| Datapath::open(&options)).unwrap().unwrap();
+        let counts = datapath.verified_instructions().unwrap();
+        assert_eq!(counts.len(), 14);
+        println!("instructions with {flags}: {counts:?}");
+        assert!(counts.iter().all(|(_, count)| (1..10_000).contains(count)), "{flags}: {counts:?}");
+    }
 }
