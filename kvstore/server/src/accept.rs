@@ -1,13 +1,12 @@
 //! Takes connections, shakes hands, hands them on.
 //!
 //! ```text
-//! listener ─► accept loop ─► handshakes, each in a task, so many at a time ─► queue ─► gRPC
+//! listener ─► accept loop ─► handshakes, each in a task, so many at a time ─► admit ─► queue ─► gRPC
 //! ```
 //!
 //! Invariants:
-//! - A client that is slow in its handshake holds up no one: it has a place among many and a deadline. One address gets
-//!   half of the places, and when all are taken, others wait in the kernel.
-//! - A connection of a user who has too many is closed, whatever others have.
+//! - Who is slow in the handshake holds up no one: there is a place among many and a deadline. One address gets half
+//!   of the places, and when all are taken, others wait in the kernel.
 //! - Every handshake ends with the loop.
 
 use std::io;
@@ -18,35 +17,52 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::connection::{Connection, User};
 use crate::error_chain::chain;
 use crate::quota::Quota;
 use crate::tls::TlsSource;
 use crate::transport::{Listener, Stream};
 
-/// Handshakes under way at a time.
-const HANDSHAKES: usize = 256;
-/// How long one may take.
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Connections that have shaken hands and wait to be served. When full, handshakes wait.
 pub(crate) const READY_CONNECTIONS: usize = 16;
 /// How long to wait after the kernel had no connection to give: out of file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes connections until `stop`. Those taken end when `cut` is cancelled.
-pub(crate) async fn accept_loop(
+/// Who comes in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guests {
+    /// What they are called in the log.
+    pub(crate) name: &'static str,
+    /// Handshakes under way at a time.
+    pub(crate) handshakes: usize,
+    /// How long one may take.
+    pub(crate) deadline: Duration,
+}
+
+/// A connection after its handshake.
+#[derive(Debug)]
+pub(crate) enum Shaken {
+    /// Without TLS.
+    Plain(Stream),
+    /// With TLS. Whether the certificate names the user, too.
+    Tls(Box<TlsStream<Stream>>, bool),
+}
+
+/// Takes connections until `stop`, and has `admit` make of each what is handed on; one that it refuses is closed.
+pub(crate) async fn accept_loop<C: Send + 'static>(
     listener: Listener,
     tls: Option<Arc<TlsSource>>,
-    quota: Quota<User>,
-    ready: mpsc::Sender<io::Result<Connection>>,
+    guests: Guests,
+    admit: impl Fn(Shaken) -> io::Result<C> + Clone + Send + 'static,
+    ready: mpsc::Sender<io::Result<C>>,
     stop: CancellationToken,
-    cut: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(HANDSHAKES));
-    let shares = Quota::new(HANDSHAKES);
+    let Guests { name: guests, handshakes: most, deadline } = guests;
+    let places = Arc::new(Semaphore::new(most));
+    let shares = Quota::new(most);
     let mut handshakes = JoinSet::new();
     loop {
         let accept = async {
@@ -60,23 +76,23 @@ pub(crate) async fn accept_loop(
             (accepted, place) = accept => match accepted {
                 Ok((stream, from)) => {
                     let Some(share) = shares.take(from) else {
-                        debug!(?from, "too many handshakes with this address: one more is closed");
+                        debug!(guests, ?from, "too many handshakes with this address: one more is closed");
                         continue;
                     };
-                    let (tls, quota) = (tls.clone(), quota.clone());
-                    let (ready, cut) = (ready.clone(), cut.clone());
+                    let (tls, ready, admit) = (tls.clone(), ready.clone(), admit.clone());
                     handshakes.spawn(async move {
-                        let shaken = timeout(HANDSHAKE_DEADLINE, handshake(stream, tls, quota, cut));
-                        match shaken.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                        let shaken = timeout(deadline, handshake(stream, tls)).await;
+                        let shaken = shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                        match shaken.and_then(admit) {
                             // The receiver is gone when the server stops.
                             Ok(connection) => drop(ready.send(Ok(connection)).await),
-                            Err(error) => debug!(?from, %error, "connection refused"),
+                            Err(error) => debug!(guests, ?from, %error, "connection refused"),
                         }
                         drop((place, share));
                     });
                 }
                 Err(error) => {
-                    warn!(%error, "no connection can be taken");
+                    warn!(guests, %error, "no connection can be taken");
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -85,19 +101,15 @@ pub(crate) async fn accept_loop(
     handshakes.shutdown().await;
 }
 
-async fn handshake(
-    stream: Stream,
-    tls: Option<Arc<TlsSource>>,
-    quota: Quota<User>,
-    cut: CancellationToken,
-) -> io::Result<Connection> {
+async fn handshake(stream: Stream, tls: Option<Arc<TlsSource>>) -> io::Result<Shaken> {
     stream.prepare()?;
-    let Some(tls) = tls else { return Connection::plain(stream, &quota, cut) };
+    let Some(tls) = tls else { return Ok(Shaken::Plain(stream)) };
     let names_user = tls.names_user();
     let config = tokio::task::spawn_blocking(move || tls.config()).await.map_err(io::Error::other)?;
     let config = config.map_err(|error| {
         warn!(error = chain(&error), "the files of TLS cannot be used, so that no one gets in");
         io::Error::other(error)
     })?;
-    Connection::tls(TlsAcceptor::from(config).accept(stream).await?, names_user, &quota, cut)
+    let tls = TlsAcceptor::from(config).accept(stream).await?;
+    Ok(Shaken::Tls(Box::new(tls), names_user))
 }

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 use tracing::warn;
 
+use crate::accept::Shaken;
 use crate::grpc::Peer;
 use crate::quota::{Place, Quota};
 use crate::tls;
-use crate::transport::Stream;
 
 /// Who takes a place among the connections; those without a certificate are one.
 pub(crate) type User = Option<Arc<str>>;
@@ -22,44 +21,26 @@ pub(crate) type User = Option<Arc<str>>;
 /// A connection that knows who is at its other end, and that the server can cut.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    transport: Transport,
+    transport: Shaken,
     peer: Peer,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: Place<User>,
 }
 
-#[derive(Debug)]
-enum Transport {
-    Plain(Stream),
-    Tls(Box<TlsStream<Stream>>),
-}
-
 impl Connection {
+    /// A connection after its handshake, which has verified the certificate; that names the user, if it may.
+    ///
     /// # Errors
-    /// If there is no place left. So for the other.
-    pub(crate) fn plain(stream: Stream, quota: &Quota<User>, cut: CancellationToken) -> io::Result<Self> {
-        Self::new(Transport::Plain(stream), Peer::default(), quota, cut)
-    }
-
-    /// A connection after its handshake, which has verified the certificate; it names the user, if it may.
-    pub(crate) fn tls(
-        tls: TlsStream<Stream>,
-        names_user: bool,
-        quota: &Quota<User>,
-        cut: CancellationToken,
-    ) -> io::Result<Self> {
-        let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let leaf = leaf.filter(|_| names_user);
-        let peer = Peer::certified(leaf.map(|leaf| tls::user(leaf).unwrap_or_default()));
-        Self::new(Transport::Tls(Box::new(tls)), peer, quota, cut)
-    }
-
-    fn new(
-        transport: Transport,
-        peer: Peer,
-        quota: &Quota<User>,
-        cut: CancellationToken,
-    ) -> io::Result<Self> {
+    /// If there is no place left for the user.
+    pub(crate) fn admit(transport: Shaken, quota: &Quota<User>, cut: CancellationToken) -> io::Result<Self> {
+        let peer = match &transport {
+            Shaken::Plain(_) => Peer::default(),
+            Shaken::Tls(tls, names_user) => {
+                let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let leaf = leaf.filter(|_| *names_user);
+                Peer::certified(leaf.map(|leaf| tls::user(leaf).unwrap_or_default()))
+            }
+        };
         let Some(place) = quota.take(peer.user.clone()) else {
             warn!(user = peer.user.as_deref(), "too many connections: one more is closed");
             return Err(io::ErrorKind::QuotaExceeded.into());
@@ -91,8 +72,8 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         self.check_cut(context)?;
         match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Transport::Tls(tls) => Pin::new(tls).poll_read(context, buffer),
+            Shaken::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Shaken::Tls(tls, _) => Pin::new(tls).poll_read(context, buffer),
         }
     }
 }
@@ -105,8 +86,8 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         self.check_cut(context)?;
         match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Transport::Tls(tls) => Pin::new(tls).poll_write(context, bytes),
+            Shaken::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Shaken::Tls(tls, _) => Pin::new(tls).poll_write(context, bytes),
         }
     }
 
@@ -117,31 +98,31 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         self.check_cut(context)?;
         match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Transport::Tls(tls) => Pin::new(tls).poll_write_vectored(context, slices),
+            Shaken::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Shaken::Tls(tls, _) => Pin::new(tls).poll_write_vectored(context, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.transport {
-            Transport::Plain(stream) => stream.is_write_vectored(),
-            Transport::Tls(tls) => tls.is_write_vectored(),
+            Shaken::Plain(stream) => stream.is_write_vectored(),
+            Shaken::Tls(tls, _) => tls.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_cut(context)?;
         match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Transport::Tls(tls) => Pin::new(tls).poll_flush(context),
+            Shaken::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Shaken::Tls(tls, _) => Pin::new(tls).poll_flush(context),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_cut(context)?;
         match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Transport::Tls(tls) => Pin::new(tls).poll_shutdown(context),
+            Shaken::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Shaken::Tls(tls, _) => Pin::new(tls).poll_shutdown(context),
         }
     }
 }

@@ -20,9 +20,10 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
-use crate::accept::{READY_CONNECTIONS, accept_loop};
+use crate::accept::{Guests, READY_CONNECTIONS, accept_loop};
 use crate::access::Access;
 use crate::compaction::compact;
+use crate::connection::Connection;
 use crate::engine::{Engine, EngineOptions, OpenError, ShutdownError};
 use crate::grpc::{Service, ServiceSettings, WatchCounters};
 use crate::http::{Router, serve};
@@ -36,6 +37,9 @@ use crate::transport::Listener;
 
 /// How long requests under way may take when the server stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Those whom the store is for.
+const CLIENTS: Guests = Guests { name: "clients", handshakes: 256, deadline: Duration::from_secs(10) };
 
 /// Settings of a server.
 #[derive(Clone, Debug)]
@@ -158,8 +162,9 @@ impl Server {
             for (url, listener, tls) in listeners {
                 info!(%url, what, "the store is served");
                 bound.push(url);
-                let (quota, stop, cut) = (quota.clone(), stop.clone(), cut.clone());
-                tasks.spawn(accept_loop(listener, tls, quota, ready.clone(), stop, cut));
+                let (quota, cut) = (quota.clone(), cut.clone());
+                let admit = move |shaken| Connection::admit(shaken, &quota, cut.clone());
+                tasks.spawn(accept_loop(listener, tls, CLIENTS, admit, ready.clone(), stop.clone()));
             }
             (bound, connections)
         };

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -27,8 +27,8 @@ const BACKLOG: u32 = 4096;
 pub(crate) enum Listener {
     /// A port.
     Tcp(TcpListener),
-    /// A socket in the file system, which goes with this.
-    Unix(UnixListener, PathBuf),
+    /// A socket in the file system, which goes with this: its place, and its number there.
+    Unix(UnixListener, PathBuf, u64),
 }
 
 /// A connection, before anything was said.
@@ -50,7 +50,9 @@ impl Listener {
             ListenAddress::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
             ListenAddress::Unix(path) => {
                 remove_stale(path)?;
-                Ok(Self::Unix(UnixListener::bind(path)?, path.clone()))
+                let listener = UnixListener::bind(path)?;
+                let number = fs::symlink_metadata(path)?.ino();
+                Ok(Self::Unix(listener, path.clone(), number))
             }
         }
     }
@@ -62,7 +64,7 @@ impl Listener {
     pub(crate) fn address(&self) -> io::Result<ListenAddress> {
         Ok(match self {
             Self::Tcp(listener) => ListenAddress::Tcp(listener.local_addr()?),
-            Self::Unix(_, path) => ListenAddress::Unix(path.clone()),
+            Self::Unix(_, path, _) => ListenAddress::Unix(path.clone()),
         })
     }
 
@@ -76,14 +78,16 @@ impl Listener {
                 let (stream, from) = listener.accept().await?;
                 Ok((Stream::Tcp(stream), Some(from.ip())))
             }
-            Self::Unix(listener, _) => Ok((Stream::Unix(listener.accept().await?.0), None)),
+            Self::Unix(listener, ..) => Ok((Stream::Unix(listener.accept().await?.0), None)),
         }
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
+        if let Self::Unix(_, path, number) = self
+            && fs::symlink_metadata(&*path).is_ok_and(|found| found.ino() == *number)
+        {
             // What cannot be removed is replaced by the next one.
             let _ = fs::remove_file(path);
         }
@@ -107,10 +111,15 @@ fn remove_stale(path: &Path) -> io::Result<()> {
             let asked = std::os::unix::net::UnixStream::connect(path);
             match asked {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-                _ => Err(io::ErrorKind::AddrInUse.into()),
+                _ => {
+                    Err(io::Error::new(io::ErrorKind::AddrInUse, "someone listens there: name another path"))
+                }
             }
         }
-        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Ok(_) => {
+            let text = "what is there is no socket, and stays: name another path";
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, text))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }

@@ -72,7 +72,7 @@ pub(super) async fn open(options: EngineOptions, platform: Platform) -> Result<E
     let config = Arc::new(config(&options)?);
     let mut listeners = Vec::new();
     for url in &options.peers.listen {
-        let listener = bind(url, options.peers.tls.as_ref()).await;
+        let listener = bind(url, options.peers.tls.as_ref());
         listeners.push(listener.map_err(|source| OpenError::Listen { url: url.to_string(), source })?);
     }
     #[cfg(test)]

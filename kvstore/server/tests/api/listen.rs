@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use hyper_util::rt::TokioIo;
+use landbridge_kvstore_server::engine::OpenError;
 use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
 use landbridge_kvstore_server::{
     Access, AccessRules, ClientCertificates, Grant, Server, ServerOptions, ServerTls, StartError, TlsVersion,
@@ -133,6 +134,34 @@ async fn what_cannot_be_served_is_not_started() {
     let over = start(dir.path(), &[&format!("unix://{}", file.display())], None, AccessRules::Open).await;
     assert!(matches!(over, Err(StartError::Listen { .. })), "{over:?}");
     assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+}
+
+/// A socket in the file system for other members is taken over like one for clients, and nothing else is.
+#[tokio::test]
+async fn a_file_where_members_are_to_come_in_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, socket) = (dir.path().join("file"), dir.path().join("socket"));
+    std::fs::write(&file, "precious").unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let start = async |path: &Path| {
+        let mut engine = engine_options(&dir.path().join("data"));
+        engine.peers.listen = vec![format!("unix://{}", path.display()).parse().unwrap()];
+        let options = ServerOptions {
+            engine,
+            listen: vec!["http://127.0.0.1:0".parse().unwrap()],
+            listen_metrics: Vec::new(),
+            advertise: Vec::new(),
+            tls: None,
+            access: Access::Rules(watch::channel(AccessRules::Open).1),
+        };
+        Server::start(options).await
+    };
+    let over = start(&file).await;
+    assert!(matches!(&over, Err(StartError::Engine(OpenError::Listen { .. }))), "{over:?}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+    let server = start(&socket).await.unwrap();
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    soon(server.shutdown()).await.unwrap();
 }
 
 /// etcd: a CA makes certificates a must, `--client-cert-auth` makes their common name a user.
