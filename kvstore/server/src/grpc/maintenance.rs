@@ -15,7 +15,7 @@ use super::service::{Peer, Service};
 use super::status;
 use crate::access::Permissions;
 use crate::engine::{Alarm, AlarmKind, Command, Outcome, backup};
-use crate::http::{CLUSTER_VERSION, ETCD_VERSION};
+use crate::http::ETCD_VERSION;
 
 type Snapshots = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
 
@@ -236,15 +236,12 @@ impl pb::maintenance_server::Maintenance for Service {
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         use pb::downgrade_request::DowngradeAction;
         self.keeper(&request).await?;
-        let header = Some(self.header_now());
         let pb::DowngradeRequest { action, version } = request.into_inner();
         match DowngradeAction::try_from(action) {
-            Ok(action @ (DowngradeAction::Validate | DowngradeAction::Enable)) => {
+            Ok(DowngradeAction::Validate | DowngradeAction::Enable) => {
                 downgrade_target(&version)?;
-                if action == DowngradeAction::Enable {
-                    return Err(status::unimplemented("there is no older version to go back to"));
-                }
-                Ok(Response::new(pb::DowngradeResponse { header, version: CLUSTER_VERSION.to_owned() }))
+                // etcd would go on to let a member of that version in. None of this store's can read what is written here.
+                Err(status::not_capable())
             }
             // None is ever under way.
             Ok(DowngradeAction::Cancel) => Err(status::no_downgrade()),

@@ -34,6 +34,11 @@ pub(super) fn invalid_downgrade() -> Status {
     Status::invalid_argument("etcdserver: invalid downgrade target version")
 }
 
+/// There is no older version of this store to go back to.
+pub(super) fn not_capable() -> Status {
+    Status::failed_precondition("etcdserver: not capable")
+}
+
 /// Nothing goes back to an older version.
 pub(super) fn no_downgrade() -> Status {
     Status::failed_precondition("etcdserver: no inflight downgrade job")

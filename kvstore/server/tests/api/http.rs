@@ -185,8 +185,6 @@ const POSTS: &[(&str, &str)] = &[
     ("/v3/maintenance/defragment", "{}"),
     ("/v3/maintenance/hash_kv", "{}"),
     ("/v3/maintenance/downgrade", "{}"),
-    ("/v3/maintenance/downgrade", r#"{"action":"VALIDATE","version":"3.4"}"#),
-    ("/v3/maintenance/downgrade", r#"{"action":"VALIDATE","version":"3.4.0"}"#),
     ("/v3/maintenance/downgrade", r#"{"action":"VALIDATE","version":"3.5.0"}"#),
     ("/v3/maintenance/downgrade", r#"{"action":"VALIDATE","version":"bogus"}"#),
     ("/v3/maintenance/downgrade", r#"{"action":"CANCEL"}"#),

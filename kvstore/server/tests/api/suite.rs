@@ -92,6 +92,7 @@ suite! {
         one_of_several_compacts_each_time;
     member:
         a_member_tells_how_it_is,
+        a_downgrade_is_checked_before_it_begins,
         authentication_is_off_and_says_so,
         health_is_served;
     queue:

@@ -44,3 +44,44 @@ pub(crate) async fn health_is_served(client: Client) {
     let response = health.check(request).await.unwrap().into_inner();
     assert_eq!(response.status(), ServingStatus::Serving);
 }
+
+/// etcd checks what it can before it begins, and ends nothing that has not begun. It would then let a member of the version
+/// before in; here, none could read the files, so that a downgrade ends where its beginning would be.
+pub(crate) async fn a_downgrade_is_checked_before_it_begins(client: Client) {
+    use pb::downgrade_request::DowngradeAction::{Cancel, Enable, Validate};
+    let maintenance = pb::maintenance_client::MaintenanceClient::new(client.channel.clone());
+    let ask = async |action: i32, version: &str| {
+        let request = pb::DowngradeRequest { action, version: version.to_owned() };
+        maintenance.clone().downgrade(request).await.map(|response| response.into_inner().version)
+    };
+    for action in [Validate, Enable] {
+        for version in ["", "bogus", "3", "3.x", "3.4.0.1", "v3.4.0"] {
+            let text = "etcdserver: wrong downgrade target version format";
+            assert_refused(ask(action.into(), version).await, Code::InvalidArgument, text);
+        }
+        for version in ["3.5.0", "3.6.0", "3.3.0", "2.4.0", "4.4.0"] {
+            let text = "etcdserver: invalid downgrade target version";
+            assert_refused(ask(action.into(), version).await, Code::InvalidArgument, text);
+        }
+    }
+    let none = "etcdserver: no inflight downgrade job";
+    assert_refused(ask(Cancel.into(), "").await, Code::FailedPrecondition, none);
+    assert_refused(ask(7, "3.4.0").await, Code::Unknown, "etcdserver: unknown method");
+
+    let enabled = ask(Enable.into(), "3.4").await;
+    if let Err(refused) = &enabled
+        && refused.message() == "etcdserver: not capable"
+    {
+        for refused in [enabled, ask(Validate.into(), "3.4.0").await] {
+            assert_refused(refused, Code::FailedPrecondition, "etcdserver: not capable");
+        }
+    } else {
+        // etcd 3.5 does it, and lets whoever asked wait for an answer in vain.
+        for action in [Validate, Enable] {
+            let text = "etcdserver: cluster has a downgrade job in progress";
+            assert_refused(ask(action.into(), "3.4.0").await, Code::FailedPrecondition, text);
+        }
+        let _ = ask(Cancel.into(), "").await;
+    }
+    assert_refused(ask(Cancel.into(), "").await, Code::FailedPrecondition, none);
+}
