@@ -29,10 +29,11 @@ mod status;
 mod unary;
 mod watch;
 
-pub(crate) use api::{Api, as_etcd};
+pub(crate) use api::{Api, as_etcd, is_direct};
 pub use key_value::KeyValueMessage;
 pub use service::ServiceSettings;
 pub(crate) use service::{Peer, Service};
+pub(crate) use status::{too_many_requests, unknown_method};
 pub use watch::WatchCounters;
 
 /// etcd's messages and services.

@@ -8,6 +8,7 @@ mod connection;
 pub mod engine;
 mod error_chain;
 pub mod grpc;
+mod held;
 mod http;
 mod leader;
 mod listen;

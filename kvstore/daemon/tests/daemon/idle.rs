@@ -1,6 +1,5 @@
 //! Ten thousand connections of clients that say little or nothing.
 
-use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tonic::transport::Channel;
 
 use crate::program::{Running, free_url};
+use crate::wire::{open_files, resident_bytes};
 
 const CONNECTIONS: usize = 10_000;
 /// Memory that a connection may cost: its buffers, and what HTTP/2 keeps of it.
@@ -24,16 +24,6 @@ const WORDS: [&[u8]; 4] = [
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\xff\xff\x01\x04\0\0\0\x01only a little",
 ];
-
-fn resident_bytes(process: u32) -> usize {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
-}
-
-fn open_files(process: u32) -> usize {
-    fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
-}
 
 #[test]
 fn ten_thousand_idle_connections_cost_little_and_hold_up_no_one() {

@@ -109,12 +109,14 @@ impl Api {
         let is_plain = unary::is_plain(request.headers());
         let path = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         let (service, method) = path.unzip();
-        match (service, method) {
-            (Some("etcdserverpb.KV"), Some("Range")) if is_plain => return unary!(range),
-            (Some("etcdserverpb.KV"), Some("Put")) if is_plain => return unary!(put),
-            (Some("etcdserverpb.KV"), Some("Txn")) if is_plain => return unary!(txn),
-            (Some("etcdserverpb.KV"), Some("DeleteRange")) if is_plain => return unary!(delete_range),
-            _ => {}
+        if is_plain && is_direct(service.unwrap_or_default(), method.unwrap_or_default()) {
+            match method {
+                Some("Range") => return unary!(range),
+                Some("Put") => return unary!(put),
+                Some("Txn") => return unary!(txn),
+                Some("DeleteRange") => return unary!(delete_range),
+                _ => {}
+            }
         }
         match service {
             Some("etcdserverpb.KV") => self.kv.clone().call(request),
@@ -131,6 +133,11 @@ impl Api {
             }
         }
     }
+}
+
+/// Whether a call is answered here, and built as a whole once there is room for its answer.
+pub(crate) fn is_direct(service: &str, method: &str) -> bool {
+    service == "etcdserverpb.KV" && matches!(method, "Range" | "Put" | "Txn" | "DeleteRange")
 }
 
 impl Service {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use landbridge_kvstore_store::{LeaseId, Op, Store, TxnLimits, TxnRequest};
 use prost::Message;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 
 use super::convert::{self, TxnShape};
 use super::proto::etcdserverpb as pb;
@@ -13,6 +13,7 @@ use super::service::{Peer, Service};
 use super::status;
 use crate::access::{AccessError, Permissions};
 use crate::engine::{Applied, Command, Outcome};
+use crate::held::Held;
 
 impl Service {
     /// Has a command carried out, unless users and roles are of another version then; 0 if that does not matter.
@@ -77,7 +78,7 @@ impl Service {
 #[tonic::async_trait]
 impl pb::kv_server::Kv for Service {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
-        let peer = Peer::of(request.extensions());
+        let (peer, held) = (Peer::of(request.extensions()), held(request.extensions()));
         let request = request.into_inner();
         let serializable = request.serializable;
         self.check_learner_range(serializable)?;
@@ -85,6 +86,7 @@ impl pb::kv_server::Kv for Service {
         let check = |permissions: &Permissions| permissions.read(&request.range);
         let permissions = self.permitted(&peer, check).await?;
         let permissions = self.confirm(&peer, permissions, serializable, check).await?;
+        room(held.as_ref()).await;
         let look = |store: &Store| (store.revision(), store.range(&request));
         let (revision, response) = self.look_as(&permissions, look)?;
         let response = response.map_err(status::refused)?;
@@ -102,7 +104,7 @@ impl pb::kv_server::Kv for Service {
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        let peer = Peer::of(request.extensions());
+        let (peer, held) = (Peer::of(request.extensions()), held(request.extensions()));
         let request = request.into_inner();
         self.check_size(&request)?;
         let request = convert::put(&request)?;
@@ -114,6 +116,9 @@ impl pb::kv_server::Kv for Service {
         let permissions = self.permitted(&peer, check).await?;
         let (header, outcome) = self.carry_out(Command::Put(request), permissions.version()).await?;
         let Outcome::Put(response) = outcome else { return Err(other_outcome(&outcome)) };
+        if response.prev_kv.is_some() {
+            room(held.as_ref()).await;
+        }
         Ok(Response::new(convert::put_response(header, &response)))
     }
 
@@ -121,7 +126,7 @@ impl pb::kv_server::Kv for Service {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        let peer = Peer::of(request.extensions());
+        let (peer, held) = (Peer::of(request.extensions()), held(request.extensions()));
         let request = request.into_inner();
         self.check_size(&request)?;
         let request = convert::delete(&request)?;
@@ -129,11 +134,14 @@ impl pb::kv_server::Kv for Service {
         let permissions = self.permitted(&peer, check).await?;
         let (header, outcome) = self.carry_out(Command::DeleteRange(request), permissions.version()).await?;
         let Outcome::DeleteRange(response) = outcome else { return Err(other_outcome(&outcome)) };
+        if !response.prev_kvs.is_empty() {
+            room(held.as_ref()).await;
+        }
         Ok(Response::new(convert::delete_response(header, &response)))
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        let peer = Peer::of(request.extensions());
+        let (peer, held) = (Peer::of(request.extensions()), held(request.extensions()));
         let request = request.into_inner();
         self.check_size(&request)?;
         let serializable = is_serializable(&request);
@@ -149,6 +157,7 @@ impl pb::kv_server::Kv for Service {
         let shape = TxnShape::of(&request);
         let (header, response) = if request.is_read_only() {
             let permissions = self.confirm(&peer, permissions, serializable, check).await?;
+            room(held.as_ref()).await;
             let look = |store: &Store| (store.revision(), store.read_txn(&request, limits));
             let (revision, response) = self.look_as(&permissions, look)?;
             let response = response.map_err(status::refused)?;
@@ -157,6 +166,8 @@ impl pb::kv_server::Kv for Service {
         } else {
             let (header, outcome) = self.carry_out(Command::Txn(request), permissions.version()).await?;
             let Outcome::Txn(response) = outcome else { return Err(other_outcome(&outcome)) };
+            // It is not much as long as it is not told: what was found belongs to the store.
+            room(held.as_ref()).await;
             (header, response)
         };
         Ok(Response::new(convert::txn_response(header, &response, &shape)))
@@ -173,6 +184,18 @@ impl pb::kv_server::Kv for Service {
             self.engine().swept().await;
         }
         Ok(Response::new(pb::CompactionResponse { header: Some(header) }))
+    }
+}
+
+/// What is held for the connection of a request; nothing if it comes from within.
+pub(super) fn held(extensions: &Extensions) -> Option<Held> {
+    extensions.get().cloned()
+}
+
+/// Waits until an answer may be built. It has to be handed on without waiting for anything else.
+pub(super) async fn room(held: Option<&Held>) {
+    if let Some(held) = held {
+        held.room().await;
     }
 }
 

@@ -213,10 +213,14 @@ impl pb::maintenance_server::Maintenance for Service {
 
     async fn snapshot(&self, request: Request<pb::SnapshotRequest>) -> Result<Response<Snapshots>, Status> {
         self.keeper(&request).await?;
+        let place = self.place_for_copy()?;
         let (sender, pieces) = mpsc::channel(PIECES);
         let copy = self.engine().backup();
         // Ends when nobody takes what it sends, which is when the stream ends at the latest.
-        tokio::task::spawn_blocking(move || send_copy(&copy, &sender));
+        tokio::task::spawn_blocking(move || {
+            send_copy(&copy, &sender);
+            drop(place);
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(pieces))))
     }
 

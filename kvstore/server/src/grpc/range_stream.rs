@@ -11,10 +11,12 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::convert;
+use super::kv::{held, room};
 use super::proto::etcdserverpb as pb;
 use super::service::{Peer, Service};
 use super::status;
 use crate::access::Permissions;
+use crate::held::Held;
 
 pub(super) type Pieces = Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>> + Send>>;
 
@@ -26,7 +28,7 @@ impl Service {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Pieces>, Status> {
-        let peer = Peer::of(request.extensions());
+        let (peer, held) = (Peer::of(request.extensions()), held(request.extensions()));
         let request = request.into_inner();
         let (serializable, keys_only) = (request.serializable, request.keys_only);
         let is_sorted = (request.sort_target, request.sort_order) != (0, 0)
@@ -47,6 +49,7 @@ impl Service {
         let permissions = self.confirm(&peer, permissions, serializable, check).await?;
         let pieces = RangePieces {
             service: self.clone(),
+            held,
             permissions,
             left: if request.limit > 0 { request.limit } else { i64::MAX },
             next_keys: FIRST_KEYS,
@@ -57,6 +60,7 @@ impl Service {
         };
         let pieces = unfold(Some(pieces), |pieces| async {
             let mut pieces = pieces?;
+            room(pieces.held.as_ref()).await;
             match pieces.next() {
                 Ok((piece, is_last)) => Some((Ok(piece), (!is_last).then_some(pieces))),
                 Err(error) => Some((Err(error), None)),
@@ -69,6 +73,7 @@ impl Service {
 /// What is left of a range.
 struct RangePieces {
     service: Service,
+    held: Option<Held>,
     permissions: Arc<Permissions>,
     /// Begins after the last key that was sent.
     request: RangeRequest,

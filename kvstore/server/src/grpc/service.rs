@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use landbridge_kvstore_store::Store;
 use rustix::process::{Resource, getrlimit};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::codegen::http::HeaderMap;
@@ -19,6 +19,9 @@ use super::watch::Hub;
 use crate::access::{Access, AccessError, Gate, Permissions, Rights};
 use crate::compaction::CompactionMode;
 use crate::engine::Engine;
+
+/// Copies of the store that can be sent at a time.
+const COPIES: usize = 16;
 
 /// Limits and intervals of the API. The defaults are etcd's, where it has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +44,9 @@ pub struct ServiceSettings {
     /// client with many; none at all, as in etcd, would let one connection take all memory, since each stream may hold a
     /// request in the making.
     pub max_streams: u32,
+    /// Bytes of answers that clients have not read, and as many of large requests that have not ended: beyond, reads wait, and
+    /// requests are refused. One connection gets an eighth of the first and half of the second.
+    pub max_held_bytes: usize,
     /// After this time without a word, a client is asked whether it lives; etcd's `--grpc-keepalive-interval`. `None` never
     /// asks.
     pub ping_interval: Option<Duration>,
@@ -61,6 +67,7 @@ impl Default for ServiceSettings {
             head_deadline: Duration::from_secs(30),
             max_connections: usize::try_from(open_files / 2).unwrap_or(usize::MAX),
             max_streams: 1 << 14,
+            max_held_bytes: 256 << 20,
             ping_interval: Some(Duration::from_hours(2)),
             ping_timeout: Duration::from_secs(20),
             times_calls: false,
@@ -117,6 +124,8 @@ struct Shared {
     stop: CancellationToken,
     advertise: Vec<String>,
     min_lease_seconds: i64,
+    /// For copies of the store that are being sent: each has a thread.
+    copies: Arc<Semaphore>,
     cluster_id: u64,
     member_id: u64,
     /// Tasks that outlive the request they are for.
@@ -150,6 +159,7 @@ impl Service {
             stop,
             advertise,
             min_lease_seconds,
+            copies: Arc::new(Semaphore::new(COPIES)),
             cluster_id,
             member_id,
             tracker: TaskTracker::new(),
@@ -187,6 +197,15 @@ impl Service {
     /// The shortest time that a lease lives, in seconds.
     pub(super) fn min_lease_seconds(&self) -> i64 {
         self.0.min_lease_seconds
+    }
+
+    /// A place for one more copy of the store that is being sent.
+    ///
+    /// # Errors
+    /// If there is none left.
+    pub(super) fn place_for_copy(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let place = Arc::clone(&self.0.copies).try_acquire_owned();
+        place.map_err(|_| status::too_many_requests())
     }
 
     /// Who gets in, and how far.

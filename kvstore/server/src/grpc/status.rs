@@ -2,9 +2,9 @@
 
 use landbridge_kvstore_store::auth::AuthError;
 use landbridge_kvstore_store::{RangeError, StoreError};
+use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::{HeaderValue, Response};
-use tonic::{Code, Status};
+use tonic::codegen::http::Response;
 
 use crate::access::AccessError;
 use crate::engine::{MemberError, ProposeError, ReadError};
@@ -12,6 +12,11 @@ use crate::engine::{MemberError, ProposeError, ReadError};
 /// The request is larger than the store takes.
 pub(super) fn request_too_large() -> Status {
     Status::invalid_argument("etcdserver: request is too large")
+}
+
+/// There is more to do than is taken on.
+pub(crate) fn too_many_requests() -> Status {
+    Status::resource_exhausted("etcdserver: too many requests")
 }
 
 /// An order that etcd does not know.
@@ -64,23 +69,38 @@ fn unhealthy() -> Status {
     Status::unavailable("etcdserver: unhealthy cluster")
 }
 
-/// Gives a refusal of gRPC itself the code that etcd's gRPC has for it. tonic says that a message is out of range when it is
-/// too large, which etcd's clients take for something about revisions.
-pub(crate) fn message_too_large(mut response: Response<Body>) -> Response<Body> {
-    let headers = response.headers_mut();
-    let says = |header: &str, text: &str| {
-        headers.get(header).is_some_and(|value| value.as_bytes().starts_with(text.as_bytes()))
-    };
-    if says("grpc-status", "11") && says("grpc-message", "Error,%20decoded%20message%20length%20too%20large")
-    {
-        headers.insert("grpc-status", HeaderValue::from(Code::ResourceExhausted as i32));
+/// Gives a refusal of gRPC itself the code and the text that etcd's gRPC has for it. tonic says that a message is out of
+/// range when it is too large, which etcd's clients take for something about revisions.
+pub(crate) fn message_too_large(response: Response<Body>) -> Response<Body> {
+    let headers = response.headers();
+    let text = headers.get("grpc-message").and_then(|text| text.to_str().ok()).unwrap_or_default();
+    if !text.starts_with("Error,%20decoded%20message%20length%20too%20large") {
+        return response;
     }
-    response
+    let text = text.replace("%20", " ");
+    let mut numbers =
+        text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<usize>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(len), Some(largest)) => message_larger_than(len, largest).into_http(),
+        _ => response,
+    }
 }
 
 /// A message is longer than those that are taken: as etcd's gRPC says it.
 pub(super) fn message_larger_than(len: usize, largest: usize) -> Status {
     Status::resource_exhausted(format!("grpc: received message larger than max ({len} vs. {largest})"))
+}
+
+/// Nothing is called so: as etcd's gRPC says it. `has_service` says whether there is a service of that name.
+pub(crate) fn unknown_method(path: &str, has_service: impl Fn(&str) -> bool) -> Status {
+    let name = path.strip_prefix('/').unwrap_or(path);
+    Status::unimplemented(match name.rsplit_once('/') {
+        None => format!("malformed method name: {path:?}"),
+        Some((service, method)) if has_service(service) => {
+            format!("unknown method {method} for service {service}")
+        }
+        Some((service, _)) => format!("unknown service {service}"),
+    })
 }
 
 /// What this store does not do.

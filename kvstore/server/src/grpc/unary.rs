@@ -68,7 +68,8 @@ where
         }
     }
     if expected != Some(received.len()) {
-        return Err(Status::internal("the request ended before its message did"));
+        // As etcd says it, which has no code for it.
+        return Err(Status::unknown("unexpected EOF"));
     }
     received.advance(PREFIX_LEN);
     Ok(received)

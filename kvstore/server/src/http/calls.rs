@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,8 @@ use tonic::codegen::BoxFuture;
 use tonic::{Code, Status};
 
 use super::body::Answer;
-use crate::grpc::{as_etcd, proto};
+use crate::grpc::{as_etcd, is_direct, proto};
+use crate::held::{Held, SMALL_REQUEST, Unfinished};
 
 /// gRPC's codes.
 const CODES: usize = 17;
@@ -82,6 +83,9 @@ struct CallState {
     has_ended: AtomicBool,
     /// `None` if the time is not measured.
     began: Option<Instant>,
+    held: Held,
+    /// What is held of the request, once that is much.
+    unfinished: Mutex<Option<Unfinished>>,
 }
 
 impl Calls {
@@ -121,7 +125,13 @@ impl Calls {
         }
     }
 
-    pub(super) fn begin(calls: &Arc<Self>, path: &str) -> Call {
+    /// Whether there is a service of that name.
+    pub(super) fn has_service(&self, name: &str) -> bool {
+        self.methods.iter().any(|method| method.service == name)
+    }
+
+    /// A call of a connection, for which `held` is held.
+    pub(super) fn begin(calls: &Arc<Self>, path: &str, held: &Held) -> Call {
         let method = calls.by_path.get(path).copied();
         let mut began = None;
         if let Some(method) = method.and_then(|method| calls.methods.get(method)) {
@@ -133,6 +143,8 @@ impl Calls {
             method,
             has_ended: AtomicBool::new(false),
             began,
+            held: held.clone(),
+            unfinished: Mutex::default(),
         }))
     }
 }
@@ -146,9 +158,45 @@ impl Call {
         self.0.calls.sent_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
+    /// Whether the method exists.
+    pub(super) fn is_known(&self) -> bool {
+        self.0.method.is_some()
+    }
+
+    fn method(&self) -> Option<&Method> {
+        self.0.calls.methods.get(self.0.method?)
+    }
+
+    /// Whether it takes a stream of messages.
+    pub(super) fn takes_many(&self) -> bool {
+        self.method().is_some_and(|method| matches!(method.kind, "client_stream" | "bidi_stream"))
+    }
+
+    /// Whether its answer is built as it is read, rather than at once.
+    pub(super) fn waits(&self) -> bool {
+        self.method().is_none_or(|method| !is_direct(&method.service, &method.name))
+    }
+
+    /// So many bytes of the request are held now.
+    ///
+    /// # Errors
+    /// If that is too much.
+    pub(super) fn hold(&self, bytes: usize) -> Result<(), Status> {
+        let mut unfinished = self.0.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        if bytes < SMALL_REQUEST && unfinished.is_none() {
+            return Ok(());
+        }
+        unfinished.get_or_insert_with(|| Unfinished::new(self.0.held.clone())).set(bytes)
+    }
+
+    /// Nothing of the request is held any more.
+    fn let_go(&self) {
+        drop(self.0.unfinished.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     /// Counts the call with how it ended. Only the first time counts.
     pub(super) fn end(&self, code: Code) {
-        let CallState { calls, method, has_ended, began } = &*self.0;
+        let CallState { calls, method, has_ended, began, .. } = &*self.0;
         if let Some(method) = method.and_then(|method| calls.methods.get(method))
             && !has_ended.swap(true, Relaxed)
             && let Some(handled) = method.handled.get(code as usize)
@@ -193,6 +241,7 @@ pub(super) fn too_late() -> Status {
 pub(super) struct Answering {
     answer: BoxFuture<Response<Body>, Infallible>,
     call: Option<Call>,
+    held: Held,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -208,11 +257,12 @@ impl Answering {
         call: Call,
         deadline: Option<Duration>,
     ) -> Self {
-        Self { answer, call: Some(call), deadline: deadline.map(|deadline| Box::pin(sleep(deadline))) }
+        let held = call.0.held.clone();
+        Self { answer, call: Some(call), held, deadline: deadline.map(|deadline| Box::pin(sleep(deadline))) }
     }
 
-    pub(super) fn http(answer: impl Future<Output = Response<Body>> + Send + 'static) -> Self {
-        Self { answer: Box::pin(async { Ok(answer.await) }), call: None, deadline: None }
+    pub(super) fn http(answer: impl Future<Output = Response<Body>> + Send + 'static, held: &Held) -> Self {
+        Self { answer: Box::pin(async { Ok(answer.await) }), call: None, held: held.clone(), deadline: None }
     }
 }
 
@@ -230,12 +280,14 @@ impl Future for Answering {
         };
         let call = self.call.take();
         if let Some(call) = &call {
+            call.let_go();
             response = as_etcd(response);
             if let Some(code) = code(response.headers()) {
                 call.end(code);
             }
         }
-        Poll::Ready(Ok(response.map(|body| Answer::new(body, call))))
+        let held = self.held.clone();
+        Poll::Ready(Ok(response.map(|body| Answer::new(body, call, held))))
     }
 }
 
@@ -249,7 +301,10 @@ impl Drop for Answering {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::held::HeldForAll;
 
     #[test]
     fn a_deadline_is_a_number_and_a_unit() {
@@ -269,10 +324,11 @@ mod tests {
     #[test]
     fn a_call_is_counted_once_and_by_how_it_ended_first() {
         let calls = Arc::new(Calls::new(true));
-        let call = Calls::begin(&calls, "/etcdserverpb.KV/Range");
+        let held = HeldForAll::new(1).connection(CancellationToken::new());
+        let call = Calls::begin(&calls, "/etcdserverpb.KV/Range", &held);
         call.end(Code::NotFound);
         call.end(Code::Ok);
-        Calls::begin(&calls, "/etcdserverpb.KV/Nothing").end(Code::Unimplemented);
+        Calls::begin(&calls, "/etcdserverpb.KV/Nothing", &held).end(Code::Unimplemented);
         let counted: Vec<_> =
             calls.methods.iter().filter(|method| method.started.load(Relaxed) > 0).collect();
         assert!(matches!(&counted[..], [method] if method.name == "Range" && method.kind == "unary"

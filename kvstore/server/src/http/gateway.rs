@@ -101,7 +101,7 @@ impl Gateway {
             let message = message(&method.input(), value.as_deref().unwrap_or(b"{}"))?;
             Body::new(StreamBody::new(once(async { Ok::<_, Status>(Frame::data(message)) })))
         };
-        let request = call::request(method, &head.headers, messages);
+        let request = call::request(method, &head.headers, head.extensions.get(), messages);
         let call = self.api.call(request);
         let response = match deadline(&head.headers) {
             Some(deadline) => timeout(deadline, call).await.map_err(|_| too_late())?,

@@ -1,16 +1,22 @@
 //! What a request is for.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::body::Received;
 use super::calls::{Answering, Calls};
 use super::gateway::Gateway;
 use super::{CLUSTER_VERSION, ETCD_VERSION, health};
-use crate::grpc::{Api, Peer, Service, ServiceSettings};
+use crate::grpc::{Api, Peer, Service, ServiceSettings, unknown_method};
+use crate::held::{Held, HeldForAll};
+
+/// Begins the paths of those services that tell which ones there are, and are not among them.
+const REFLECTION: &str = "/grpc.reflection.";
 
 /// Tells requests apart, and has them answered.
 #[derive(Clone, Debug)]
@@ -19,6 +25,7 @@ pub(crate) struct Router {
     api: Api,
     calls: Arc<Calls>,
     gateway: Arc<Gateway>,
+    held: HeldForAll,
     /// Whether metrics and health are all that there is.
     has_metrics_only: bool,
 }
@@ -29,7 +36,8 @@ impl Router {
         let api = Api::new(&service);
         let calls = Arc::new(Calls::new(service.settings().times_calls));
         let gateway = Arc::new(Gateway::new(api.clone(), &service));
-        Self { service, api, calls, gateway, has_metrics_only: false }
+        let held = HeldForAll::new(service.settings().max_held_bytes);
+        Self { service, api, calls, gateway, held, has_metrics_only: false }
     }
 
     /// What answers those who are to see metrics and health, and nothing else.
@@ -37,25 +45,36 @@ impl Router {
         Self { has_metrics_only: true, ..self.clone() }
     }
 
+    /// What is held for one more connection.
+    pub(super) fn held(&self, cut: CancellationToken) -> Held {
+        self.held.connection(cut)
+    }
+
     pub(super) fn settings(&self) -> ServiceSettings {
         self.service.settings()
     }
 
-    pub(super) fn answer(&self, peer: &Peer, mut request: Request<Incoming>) -> Answering {
+    pub(super) fn answer(&self, peer: &Peer, held: &Held, mut request: Request<Incoming>) -> Answering {
+        request.extensions_mut().insert(held.clone());
         let is_grpc = request.version() == Version::HTTP_2
             && request
                 .headers()
                 .get(header::CONTENT_TYPE)
                 .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         if is_grpc && !self.has_metrics_only {
-            let call = Calls::begin(&self.calls, request.uri().path());
+            let call = Calls::begin(&self.calls, request.uri().path(), held);
+            let path = request.uri().path();
+            if !call.is_known() && !path.starts_with(REFLECTION) {
+                let unknown = unknown_method(path, |service| self.calls.has_service(service));
+                return Answering::grpc(Box::pin(ready(Ok(unknown.into_http()))), call, None);
+            }
             let deadline = super::calls::deadline(request.headers());
             request.extensions_mut().insert(peer.clone());
             let request = request.map(|body| Received::new(body, call.clone()));
             return Answering::grpc(self.api.call(request), call, deadline);
         }
         let (router, peer) = (self.clone(), peer.clone());
-        Answering::http(async move { router.answer_http(&peer, request).await })
+        Answering::http(async move { router.answer_http(&peer, request).await }, held)
     }
 
     async fn answer_http(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {

@@ -21,10 +21,12 @@ use super::preface::Opened;
 use super::requests::Requests;
 use super::router::Router;
 use crate::connection::Connection;
-use crate::grpc::Peer;
+use crate::grpc::{Peer, ServiceSettings};
+use crate::held::Held;
 
 /// Requests that a client may give up before they were looked at. Whoever closes hundreds of watches at once is no attacker.
 const PENDING_RESETS: usize = 4096;
+
 /// Serves connections until `stop`, and then until those that are left have ended.
 pub(crate) async fn serve(
     mut connections: mpsc::Receiver<io::Result<Connection>>,
@@ -54,19 +56,33 @@ pub(crate) async fn serve(
 async fn serve_connection(connection: Connection, router: Arc<Router>, stop: CancellationToken) {
     let peer = connection.connect_info();
     let settings = router.settings();
-    let head_deadline = settings.head_deadline;
     let opened = tokio::select! {
         biased;
         () = stop.cancelled() => return,
-        opened = timeout(head_deadline, Opened::look(connection)) => opened,
+        opened = timeout(settings.head_deadline, Opened::look(connection)) => opened,
     };
     let Ok(Ok((opened, is_http2))) = opened else {
         debug!("a connection that said nothing has ended");
         return;
     };
     let io = TokioIo::new(opened);
-    let service = ConnectionService { router, peer };
-    let ended = if is_http2 {
+    let cut = CancellationToken::new();
+    let held = router.held(cut.clone());
+    let service = ConnectionService { router, peer, held };
+    let ended = cut.run_until_cancelled(drive(io, is_http2, service, settings, stop)).await;
+    if let Some(Err(error)) = ended {
+        debug!(%error, "a connection has failed");
+    }
+}
+
+async fn drive(
+    io: TokioIo<Opened<Connection>>,
+    is_http2: bool,
+    service: ConnectionService,
+    settings: ServiceSettings,
+    stop: CancellationToken,
+) -> hyper::Result<()> {
+    if is_http2 {
         let requests = Requests::default();
         let connection = http2::Builder::new(requests.clone())
             .timer(TokioTimer::new())
@@ -81,12 +97,9 @@ async fn serve_connection(connection: Connection, router: Arc<Router>, stop: Can
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(head_deadline)
+            .header_read_timeout(settings.head_deadline)
             .serve_connection(io, service);
         until(connection, stop, http1::Connection::graceful_shutdown).await
-    };
-    if let Err(error) = ended {
-        debug!(%error, "a connection has failed");
     }
 }
 
@@ -110,6 +123,7 @@ async fn until<C: Future>(
 struct ConnectionService {
     router: Arc<Router>,
     peer: Peer,
+    held: Held,
 }
 
 impl hyper::service::Service<Request<Incoming>> for ConnectionService {
@@ -118,6 +132,6 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
     type Future = super::calls::Answering;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.router.answer(&self.peer, request)
+        self.router.answer(&self.peer, &self.held, request)
     }
 }

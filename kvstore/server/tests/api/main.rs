@@ -19,3 +19,4 @@ mod store;
 mod suite;
 mod tls;
 mod users;
+mod wire;

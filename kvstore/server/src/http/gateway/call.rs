@@ -11,6 +11,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::grpc::Peer;
+use crate::held::Held;
 
 /// What gRPC has before each message: whether it is compressed, and its length in four bytes.
 const HEAD: usize = 5;
@@ -43,8 +44,14 @@ pub(super) fn json(descriptor: &MessageDescriptor, message: Bytes) -> Result<Str
     String::from_utf8(json).map_err(|error| internal(error.to_string()))
 }
 
-/// A call as the network would bring it, with what `headers` say of it. It comes from nobody: the user is in the token.
-pub(super) fn request(method: &MethodDescriptor, headers: &HeaderMap, messages: Body) -> Request<Body> {
+/// A call as the network would bring it, with what `headers` say of it, on the connection for which `held` is held. It comes
+/// from nobody: the user is in the token.
+pub(super) fn request(
+    method: &MethodDescriptor,
+    headers: &HeaderMap,
+    held: Option<&Held>,
+    messages: Body,
+) -> Request<Body> {
     let mut request = Request::new(messages);
     *request.method_mut() = Method::POST;
     *request.version_mut() = Version::HTTP_2;
@@ -54,6 +61,9 @@ pub(super) fn request(method: &MethodDescriptor, headers: &HeaderMap, messages: 
         *request.uri_mut() = path;
     }
     request.extensions_mut().insert(Peer::default());
+    if let Some(held) = held {
+        request.extensions_mut().insert(held.clone());
+    }
     let to = request.headers_mut();
     for (name, value) in headers {
         if name == header::AUTHORIZATION || name == "grpc-timeout" {
