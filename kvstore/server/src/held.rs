@@ -158,7 +158,10 @@ impl Held {
         if len < SMALL_ANSWER {
             return bytes;
         }
-        self.0.unread.fetch_add(len, Relaxed);
+        if self.0.unread.fetch_add(len, Relaxed) == 0 {
+            // Nobody stands still who had nothing to take before.
+            self.note_moved();
+        }
         self.0.all.unread.fetch_add(len, Relaxed);
         Bytes::from_owner(Unread { bytes, held: self.clone() })
     }
@@ -238,5 +241,75 @@ impl Drop for Unfinished {
         let One { all, unfinished, .. } = &*self.held.0;
         unfinished.fetch_sub(self.counted, Relaxed);
         all.unfinished.fetch_sub(self.counted, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(len: usize) -> Bytes {
+        vec![7; len].into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_their_share_unread_waits_until_they_read() {
+        let all = HeldForAll::new(80_000);
+        let (greedy, other) =
+            (all.connection(CancellationToken::new()), all.connection(CancellationToken::new()));
+        let unread = greedy.unread(answer(10_000));
+        assert_eq!(unread, answer(10_000));
+        other.room().await;
+        let mut room = std::pin::pin!(greedy.room());
+        assert!(timeout(STALLED * 2, room.as_mut()).await.is_err());
+        // A part of it that is still on its way is as much as all of it.
+        let part = unread.slice(..10);
+        drop(unread);
+        assert!(timeout(STALLED * 2, room.as_mut()).await.is_err());
+        drop(part);
+        room.await;
+        assert!(!greedy.0.cut.is_cancelled(), "nobody waited for it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_stand_still_are_cut_off_when_others_wait() {
+        let all = HeldForAll::new(80_000);
+        let connect = || all.connection(CancellationToken::new());
+        let (stands, idle, moves, begins, waits) = (connect(), connect(), connect(), connect(), connect());
+        let (stood, moved) = (stands.unread(answer(40_000)), moves.unread(answer(9_000)));
+        tokio::time::sleep(STALLED).await;
+        moves.note_moved();
+        let begun = begins.unread(answer(40_000));
+        let mut room = std::pin::pin!(waits.room());
+        assert!(timeout(LOOK_INTERVAL * 2, room.as_mut()).await.is_err());
+        let is_cut = [&stands, &idle, &moves, &begins, &waits].map(|held| held.0.cut.is_cancelled());
+        assert_eq!(is_cut, [true, false, false, false, false]);
+        // Its connection drops what was on its way.
+        drop(stood);
+        room.await;
+        drop((moved, begun));
+        assert_eq!((all.0.unread.load(Relaxed), all.0.unfinished.load(Relaxed)), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_count_once_they_are_large_and_until_they_are_gone() {
+        let all = HeldForAll::new(400_000);
+        let (one, other) =
+            (all.connection(CancellationToken::new()), all.connection(CancellationToken::new()));
+        let mut requests: Vec<Unfinished> = (0..3).map(|_| Unfinished::new(one.clone())).collect();
+        requests[0].set(SMALL_REQUEST - 1).unwrap();
+        assert_eq!(all.0.unfinished.load(Relaxed), 0);
+        requests[0].set(100_000).unwrap();
+        requests[1].set(100_000).unwrap();
+        requests[2].set(100_000).unwrap_err();
+        assert_eq!(all.0.unfinished.load(Relaxed), 300_000);
+        requests[2].set(0).unwrap();
+        Unfinished::new(other.clone()).set(200_000).unwrap();
+        assert_eq!(all.0.unfinished.load(Relaxed), 200_000);
+        let mut third = Unfinished::new(other);
+        third.set(200_000).unwrap();
+        requests[1].set(150_000).unwrap_err();
+        drop((requests, third));
+        assert_eq!(all.0.unfinished.load(Relaxed), 0);
     }
 }
