@@ -42,8 +42,14 @@ impl Ca {
 
     /// Signs a certificate with this common name, good for both ends of a connection on loopback.
     pub(crate) fn sign(&self, common_name: &str) -> Files {
+        self.sign_with(common_name, |_| {})
+    }
+
+    /// [`Self::sign`], of one that has something else about it.
+    pub(crate) fn sign_with(&self, common_name: &str, change: impl FnOnce(&mut CertificateParams)) -> Files {
         let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, common_name);
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let file = |extension| self.dir.path().join(format!("{common_name}.{extension}"));

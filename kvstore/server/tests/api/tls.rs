@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
 use landbridge_kvstore_server::{Access, AccessRules, ServiceSettings, StartError, TlsError};
+use landbridge_lab::requirement::{Requirement, etcd, met};
 use pb::kv_client::KvClient;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpSocket;
 use tonic::transport::ClientTlsConfig;
 
 use crate::pki::{Ca, client_tls, connect};
-use crate::store::{Ours, soon};
+use crate::store::{Etcd, Ours, soon};
 
 /// Connects and reads something, since in TLS 1.3 a client learns only then that it was refused.
 async fn read(endpoint: &str, tls: ClientTlsConfig) -> Result<(), String> {
@@ -31,6 +32,41 @@ async fn only_certificates_of_the_configured_ca_get_in() {
     assert!(!refused.contains("etcdserver"), "{refused}");
     read(&endpoint, client_tls(&ca.pem(), None)).await.unwrap_err();
     read(&ours.endpoint("http"), ClientTlsConfig::new()).await.unwrap_err();
+    ours.stop().await;
+}
+
+/// Beside etcd, which asks for the same.
+#[tokio::test]
+async fn a_certificate_that_is_not_good_now_and_for_this_lets_nobody_in() {
+    use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
+    if !met(&[Requirement::Etcd]) {
+        return;
+    }
+    let ca = Ca::new("ours");
+    let server = ca.server_files();
+    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let files = [path(&server.certificate), path(&server.key), path(&server.ca)];
+    let flags =
+        ["--cert-file", &files[0], "--key-file", &files[1], "--client-cert-auth", "--trusted-ca-file"];
+    let etcd = Etcd::start_with(&etcd().unwrap(), &[&flags[..], &[&files[2]]].concat());
+    let ours = Ours::start(AccessRules::Open, Some(server)).await;
+    let good = client_tls(&ca.pem(), Some(&ca.sign("good")));
+    soon(async { while read(&etcd.endpoint, good.clone()).await.is_err() {} }).await;
+    read(&ours.endpoint("https"), good).await.unwrap();
+    let over = ca.sign_with("over", |params| params.not_after = date_time_ymd(2001, 1, 1));
+    let early = ca.sign_with("early", |params| params.not_before = date_time_ymd(2900, 1, 1));
+    let servers = ca.sign_with("servers", |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    let clients = ca.sign_with("clients", |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    });
+    for (certificate, is_good) in [(over, false), (early, false), (servers, false), (clients, true)] {
+        for endpoint in [ours.endpoint("https"), etcd.endpoint.clone()] {
+            let outcome = read(&endpoint, client_tls(&ca.pem(), Some(&certificate))).await;
+            assert_eq!(outcome.is_ok(), is_good, "{endpoint}, {certificate:?}: {outcome:?}");
+        }
+    }
     ours.stop().await;
 }
 
