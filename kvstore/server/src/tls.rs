@@ -221,3 +221,30 @@ pub(crate) fn user(leaf: &CertificateDer<'_>) -> Option<Arc<str>> {
     let name = names.next()?.as_str().ok()?;
     (names.next().is_none() && !name.is_empty()).then(|| name.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_names_a_user_and_a_spoiled_one_does_no_harm() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "alice");
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        assert_eq!(user(&CertificateDer::from(&der[..])).as_deref(), Some("alice"));
+        for seed in 0..20_000 {
+            let mut dice = fastrand::Rng::with_seed(seed);
+            let mut spoiled = der.clone();
+            for _ in 0..dice.u8(1..4) {
+                let at = dice.usize(..spoiled.len());
+                spoiled[at] = dice.u8(..);
+            }
+            if dice.u8(..4) == 0 {
+                spoiled.truncate(dice.usize(..=spoiled.len()));
+            }
+            let named = user(&CertificateDer::from(&spoiled[..]));
+            assert!(named.is_none_or(|name| !name.is_empty()), "seed {seed}");
+        }
+    }
+}

@@ -18,8 +18,9 @@ pub(crate) fn simulation(dice: &mut fastrand::Rng) -> Result<()> {
     test(&["--package", "landbridge-kvstore-server", "--lib"], "simulation", "SIMULATION", SIMULATED, dice)
 }
 
-/// Spoiled files and messages.
+/// Spoiled files and messages, on disk and on real sockets.
 pub(crate) fn garbage(dice: &mut fastrand::Rng) -> Result<()> {
+    test(&["--package", "landbridge-kvstore-server", "--test", "api"], "garbage", "GARBAGE", SPOILED, dice)?;
     test(&["--package", "landbridge-kvstore-server", "--lib"], "garbage", "GARBAGE", SPOILED, dice)
 }
 

@@ -63,6 +63,8 @@ fn change(event: PbEvent, range: &KeyRange) -> Result<Result<Change, Vec<u8>>, &
 #[cfg(test)]
 mod tests {
     use etcd_client::proto::{PbKeyValue, PbResponseHeader};
+    use proptest::prelude::*;
+    use prost::Message;
 
     use super::*;
 
@@ -100,6 +102,32 @@ mod tests {
             meaning_of(PbWatchResponse { events, ..message() }).unwrap_err();
         }
         meaning_of(PbWatchResponse::default()).unwrap_err();
+    }
+
+    proptest! {
+        /// Bytes of a store that nobody trusts: what is no message, and what makes no sense as one.
+        #[test]
+        fn messages_that_were_changed_are_refused_or_mean_something(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+            cut: prop::sample::Index,
+        ) {
+            let events = vec![event(0, b"k/a"), event(1, b"k/b")];
+            let mut bytes = PbWatchResponse { events, watch_id: 3, ..message() }.encode_to_vec();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            for bytes in [&bytes[..], &bytes[..cut.index(bytes.len())]] {
+                let Ok(message) = PbWatchResponse::decode(bytes) else { continue };
+                if let Ok((Input::Changes(_, changes), _)) = meaning_of(message) {
+                    let is_asked_for = |change: &Change| match change {
+                        Change::Put(kv) => kv.key.starts_with("k/"),
+                        Change::Delete { key, .. } => key.starts_with("k/"),
+                    };
+                    prop_assert!(changes.iter().all(is_asked_for), "{changes:?}");
+                }
+            }
+        }
     }
 
     #[test]

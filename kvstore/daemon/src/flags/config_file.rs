@@ -93,18 +93,40 @@ mod tests {
         from_text(text, |reason| UsageError::File { path: "etcd.yaml".into(), reason })
     }
 
+    const SAMPLE: &str = "name: 'm1'\ndata-dir:\nsnapshot-count: 5000\nlog-outputs: [stderr]\nstrict-reconfig-check: true\n\
+         client-transport-security:\n  cert-file: a.crt\n  client-cert-auth: true\n\
+         peer-transport-security:\n  cert-file: b.crt\n";
+
     #[test]
     fn the_sample_of_etcd_is_read() {
-        let values = values(
-            "name: 'm1'\ndata-dir:\nsnapshot-count: 5000\nlog-outputs: [stderr]\nstrict-reconfig-check: true\n\
-             client-transport-security:\n  cert-file: a.crt\n  client-cert-auth: true\n\
-             peer-transport-security:\n  cert-file: b.crt\n",
-        )
-        .unwrap();
+        let values = values(SAMPLE).unwrap();
         assert_eq!((values.text("name"), values.number("snapshot-count")), ("m1", 5000));
         assert_eq!((values.text("cert-file"), values.text("peer-cert-file")), ("a.crt", "b.crt"));
         assert!(values.switch("client-cert-auth") && !values.is_given("data-dir"));
         assert_eq!(values.list("log-outputs"), ["stderr"]);
+    }
+
+    /// Characters that mean something in YAML are as likely as all others together.
+    #[test]
+    fn a_file_that_was_spoiled_is_read_or_refused_by_name() {
+        for seed in 0..5_000 {
+            let mut dice = fastrand::Rng::with_seed(seed);
+            let mut text: Vec<char> = SAMPLE.chars().collect();
+            for _ in 0..dice.u8(1..5) {
+                let at = dice.usize(..text.len());
+                text[at] = if dice.bool() {
+                    char::from(*dice.choice(b":-&*!|>'\"%@`{}[],#\n\t\0 ").unwrap())
+                } else {
+                    dice.char(..)
+                };
+            }
+            if let Err(error) = values(&text.into_iter().collect::<String>()) {
+                assert!(
+                    matches!(&error, UsageError::File { .. } | UsageError::Value { .. }),
+                    "seed {seed}: {error:?}"
+                );
+            }
+        }
     }
 
     #[test]

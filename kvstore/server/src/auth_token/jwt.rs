@@ -223,6 +223,8 @@ impl<'a> KeyFile<'a> {
 mod tests {
     use std::io::Write;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
@@ -256,6 +258,38 @@ mod tests {
             assert_eq!(jwt.verify(&other.sign("alice", 7).unwrap()), None, "{method}");
             assert_eq!(jwt.verify(&token[..token.len() - 2]), None, "{method}");
             assert_eq!(jwt.verify("abcdefghijklmnop.7"), None);
+        }
+    }
+
+    proptest! {
+        /// Whatever is changed in a token, nothing is believed that was not signed; nor does anything that is no token do harm.
+        #[test]
+        fn a_token_that_was_changed_says_nothing(
+            at: prop::sample::Index,
+            byte: u8,
+            cut: prop::sample::Index,
+            anything in ".{0,60}",
+        ) {
+            let jwt = jwt("HS256", &file(b"a secret"), "1m").unwrap();
+            let token = jwt.sign("alice", 7).unwrap();
+            let mut bytes = token.clone().into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let changed = String::from_utf8_lossy(&bytes).into_owned();
+            // Some bits of the last letter of a part are of no byte.
+            if let Some(claims) = jwt.check(&changed, 0) {
+                prop_assert_eq!((&*claims.user, claims.revision), ("alice", 7));
+            }
+            prop_assert_eq!(jwt.check(&token[..cut.index(token.len())], 0), None);
+            let parts: Vec<&str> = token.split('.').collect();
+            for garbage in [
+                anything.clone(),
+                format!("{anything}.{}.{}", parts[1], parts[2]),
+                format!("{}.{anything}.{}", parts[0], parts[2]),
+                format!("{}.{}.{anything}", parts[0], parts[1]),
+            ] {
+                prop_assert_eq!(jwt.check(&garbage, 0), None);
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 mod access;
 mod auth;
 mod etcdctl;
+mod garbage;
 mod hash;
 mod health;
 mod http;
