@@ -1,10 +1,11 @@
 //! An agent from its start to its end.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use landbridge_agent_mesh::Local;
-use landbridge_bpf_loader::maps::NodeConfig;
+use landbridge_bpf_loader::maps::{Address, NodeConfig};
 use landbridge_bpf_loader::{Datapath, DatapathOptions, Kernel, MapSizes};
 use landbridge_kvstore_client::KvClient;
 use landbridge_kvstore_schema::{Keyspace, Node, Origin, RecordName};
@@ -14,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Routing};
 use crate::endpoint::EndpointTable;
 use crate::error_chain::chain;
 use crate::feeds::{self, PREFIXES};
@@ -63,7 +64,7 @@ impl Agent {
         let socket = NodeSocket::bind(&config.socket)?;
         let cidr = pod_cidr(&config, &client, &state).await?;
 
-        let network = NodeNetwork::set_up(&netlink, &config.uplink, cidr).await?;
+        let network = NodeNetwork::set_up(&netlink, &config.uplink, cidr, config.routing).await?;
         let datapath = block_in_place(|| Datapath::open(&datapath_options(&config, cidr, network)))?;
         let Kernel { release, lacks } = datapath.kernel();
         for feature in lacks {
@@ -164,6 +165,7 @@ async fn pod_cidr(config: &Config, client: &KvClient, state: &StateDir) -> anyho
                 match node.ipv4_pod_cidrs.first() {
                     Some(prefix) => {
                         let cidr = PodCidr::new(*prefix)?;
+                        let cidr = node.ipv6_pod_cidrs.first().map_or(Ok(cidr), |v6| cidr.with_ipv6(*v6))?;
                         state.keep_pod_cidr(cidr)?;
                         return Ok(cidr);
                     }
@@ -185,19 +187,29 @@ async fn pod_cidr(config: &Config, client: &KvClient, state: &StateDir) -> anyho
 }
 
 fn datapath_options(config: &Config, cidr: PodCidr, network: NodeNetwork) -> DatapathOptions {
+    let is_direct = config.routing == Routing::Direct;
+    let address = |address: Option<IpAddr>| address.map(Address::from).unwrap_or_default();
+    let twin = |of| address(cidr.twin(of).map(IpAddr::V6));
+    let [masquerade, masquerade6] = network.uplink_addresses.map(address);
+    let flag = |is_on: bool, flag: u32| if is_on { flag } else { 0 };
     DatapathOptions {
         pins: config.bpf_dir.clone(),
         cgroup: config.cgroup.clone(),
         overlay_interface: OVERLAY_INTERFACE.to_owned(),
-        uplink_interface: None,
+        uplink_interface: (is_direct || config.masquerade).then(|| config.uplink.clone()),
         config: NodeConfig {
             router: cidr.router().into(),
             health: cidr.health().into(),
-            overlay_mtu: network.pod_mtu,
+            router6: twin(cidr.router()),
+            health6: twin(cidr.health()),
+            masquerade,
+            masquerade6,
+            overlay_mtu: network.overlay_mtu,
             overlay_port: OVERLAY_PORT.into(),
             cluster: config.cluster_id.get().into(),
             cluster_shift: config.cluster_id.max_clusters().local_bits(),
-            // The loader knows the interface by its name.
+            flags: flag(is_direct, NodeConfig::DIRECT) | flag(config.masquerade, NodeConfig::MASQUERADE),
+            // The loader knows interfaces by their names.
             ..NodeConfig::default()
         },
         sizes: MapSizes::default(),

@@ -65,6 +65,17 @@ pub struct Args {
     /// How programs are held at interfaces: `auto` for the newest way that the kernel has, `clsact` for the older one.
     #[arg(long, env = "LANDBRIDGE_AGENT_TC", default_value = "auto")]
     tc: TcMode,
+    /// How pods of other nodes are reached.
+    #[arg(long, env = "LANDBRIDGE_AGENT_ROUTING", value_enum, default_value_t = Routing::Overlay)]
+    routing: Routing,
+    /// Whether pods speak to the world under the address of their node.
+    #[arg(
+        long,
+        env = "LANDBRIDGE_AGENT_MASQUERADE",
+        action = clap::ArgAction::Set,
+        default_value_t = true
+    )]
+    masquerade: bool,
     /// What to log, and how.
     #[command(flatten)]
     pub log: LogArgs,
@@ -79,6 +90,15 @@ enum TcMode {
     Tcx,
     /// As filters of a clsact qdisc.
     Clsact,
+}
+
+/// How pods of other nodes are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Routing {
+    /// Through tunnels, whatever the network between the nodes knows.
+    Overlay,
+    /// By the network between the nodes, which has to know the way to every node's pods.
+    Direct,
 }
 
 /// The settings of an agent.
@@ -104,6 +124,10 @@ pub struct Config {
     pub uplink: String,
     /// How programs are held at interfaces; nothing for the newest way that the kernel has.
     pub attachment: Option<Attachment>,
+    /// How pods of other nodes are reached.
+    pub routing: Routing,
+    /// Whether pods speak to the world under the address of their node.
+    pub masquerade: bool,
 }
 
 impl TryFrom<Args> for Config {
@@ -131,6 +155,8 @@ impl TryFrom<Args> for Config {
                 TcMode::Tcx => Some(Attachment::Tcx),
                 TcMode::Clsact => Some(Attachment::Clsact),
             },
+            routing: args.routing,
+            masquerade: args.masquerade,
         })
     }
 }
@@ -172,10 +198,15 @@ mod tests {
     fn settings_are_checked() {
         let config = Config::try_from(Args::try_parse_from(REQUIRED).unwrap()).unwrap();
         assert_eq!((config.cluster_id.get(), config.store.tls), (1, None));
+        assert_eq!((config.routing, config.masquerade), (Routing::Overlay, true));
+        let flags = REQUIRED.into_iter().chain(["--routing", "direct", "--masquerade", "false"]);
+        let config = Config::try_from(Args::try_parse_from(flags).unwrap()).unwrap();
+        assert_eq!((config.routing, config.masquerade), (Routing::Direct, false));
         for (more, expected) in [
             (["--tls-ca", "x"], "--tls-cert"),
             (["--max-clusters", "300"], "neither 255 nor 511"),
             (["--node", "A_1"], "not an object name"),
+            (["--routing", "magic"], "[possible values: overlay, direct]"),
         ] {
             let flags = REQUIRED.iter().filter(|flag| **flag != "--node" && **flag != "a1");
             let node = if more[0] == "--node" { vec![] } else { vec!["--node", "a1"] };

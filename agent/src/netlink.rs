@@ -1,17 +1,18 @@
 //! Requests to the network stack of one namespace: the one that the calling thread was in when it connected.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressScope};
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::{
-    Error as KernelError, Handle, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder, new_connection,
+    AddressMessageBuilder, Error as KernelError, Handle, LinkUnspec, LinkVeth, LinkVxlan,
+    RouteMessageBuilder, new_connection,
 };
 use rustix::io::Errno;
 use tokio_util::task::AbortOnDropHandle;
@@ -158,36 +159,43 @@ impl Netlink {
         }
     }
 
-    /// The IPv4 addresses of an interface, each with its prefix length.
+    /// The addresses of an interface, each with its prefix length, but those that the kernel gives it for its link.
     ///
     /// # Errors
     /// [`NetlinkError`].
-    pub(crate) async fn addresses(&self, index: u32) -> Result<Vec<(Ipv4Addr, u8)>, NetlinkError> {
+    pub(crate) async fn addresses(&self, index: u32) -> Result<Vec<(IpAddr, u8)>, NetlinkError> {
         let request = self.handle.address().get().set_link_index_filter(index).execute();
         let messages: Vec<_> = request.try_collect().await.map_err(failed("list addresses"))?;
+        // Of IPv4 the other end of a cable is told as well, and this end as the local one.
         let address = |attributes: &[AddressAttribute]| {
             attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+                AddressAttribute::Local(address @ IpAddr::V4(_))
+                | AddressAttribute::Address(address @ IpAddr::V6(_)) => Some(*address),
                 _ => None,
             })
         };
-        let found = messages.iter().filter(|message| message.header.index == index);
+        let found = messages
+            .iter()
+            .filter(|message| message.header.index == index && message.header.scope != AddressScope::Link);
         Ok(found
             .filter_map(|message| Some((address(&message.attributes)?, message.header.prefix_len)))
             .collect())
     }
 
-    /// Gives an interface an address. That it has it already is no error.
+    /// Gives an interface an address, for use at once: nobody else on the link is asked. That it has it already is no error.
     ///
     /// # Errors
     /// [`NetlinkError`].
     pub(crate) async fn add_address(
         &self,
         index: u32,
-        address: Ipv4Addr,
+        address: IpAddr,
         prefix_len: u8,
     ) -> Result<(), NetlinkError> {
-        let request = self.handle.address().add(index, address.into(), prefix_len).replace();
+        let mut request = self.handle.address().add(index, address, prefix_len).replace();
+        if address.is_ipv6() {
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
         request
             .execute()
             .await
@@ -201,12 +209,18 @@ impl Netlink {
     pub(crate) async fn remove_address(
         &self,
         index: u32,
-        address: Ipv4Addr,
+        address: IpAddr,
         prefix_len: u8,
     ) -> Result<(), NetlinkError> {
-        let message =
-            rtnetlink::AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, prefix_len);
-        let outcome = self.handle.address().del(message.build()).execute().await;
+        let message = match address {
+            IpAddr::V4(address) => {
+                AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, prefix_len).build()
+            }
+            IpAddr::V6(address) => {
+                AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(address, prefix_len).build()
+            }
+        };
+        let outcome = self.handle.address().del(message).execute().await;
         outcome.map_err(failed(format!("take the address {address}/{prefix_len} from interface {index}")))
     }
 
@@ -217,20 +231,26 @@ impl Netlink {
     pub(crate) async fn set_neighbour(
         &self,
         index: u32,
-        address: Ipv4Addr,
+        address: IpAddr,
         mac: Mac,
     ) -> Result<(), NetlinkError> {
-        let request = self.handle.neighbours().add(index, address.into()).link_layer_address(&mac).replace();
+        let request = self.handle.neighbours().add(index, address).link_layer_address(&mac).replace();
         request.execute().await.map_err(failed(format!("set the neighbour {address} of interface {index}")))
     }
 
-    /// All IPv4 routes.
+    /// All routes.
     ///
     /// # Errors
     /// [`NetlinkError`].
     pub(crate) async fn routes(&self) -> Result<Vec<RouteMessage>, NetlinkError> {
-        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        self.handle.route().get(all).execute().try_collect().await.map_err(failed("list routes"))
+        let mut routes: Vec<RouteMessage> = Vec::new();
+        let (v4, v6) = (RouteMessageBuilder::<Ipv4Addr>::new(), RouteMessageBuilder::<Ipv6Addr>::new());
+        for all in [v4.build(), v6.build()] {
+            let found: Vec<_> =
+                self.handle.route().get(all).execute().try_collect().await.map_err(failed("list routes"))?;
+            routes.extend(found);
+        }
+        Ok(routes)
     }
 
     /// Adds a route where none leads to the same destination.
@@ -261,9 +281,18 @@ impl Netlink {
     ///
     /// # Errors
     /// [`NetlinkError`]; there may be a default route already.
-    pub(crate) async fn add_default_route(&self, index: u32, gateway: Ipv4Addr) -> Result<(), NetlinkError> {
-        let route = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).gateway(gateway).onlink();
-        let outcome = self.handle.route().add(route.build()).execute().await;
+    pub(crate) async fn add_default_route(&self, index: u32, gateway: IpAddr) -> Result<(), NetlinkError> {
+        let route = match gateway {
+            IpAddr::V4(gateway) => {
+                let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway);
+                route.output_interface(index).onlink().build()
+            }
+            IpAddr::V6(gateway) => {
+                let route = RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway);
+                route.output_interface(index).onlink().build()
+            }
+        };
+        let outcome = self.handle.route().add(route).execute().await;
         outcome.map_err(failed(format!("add the default route over {gateway}")))
     }
 

@@ -91,8 +91,8 @@ impl Node for NodeService {
         })?;
         let allocation = allocation.map_err(|error| status(&error))?;
         Ok(Response::new(v1::AllocateEndpointResponse {
-            addresses: vec![allocation.address.to_string()],
-            gateways: vec![allocation.router.to_string()],
+            addresses: allocation.addresses.iter().map(ToString::to_string).collect(),
+            gateways: allocation.routers.iter().map(ToString::to_string).collect(),
             host_interface: allocation.host_interface,
             mtu: allocation.mtu,
             identity: allocation.identity,

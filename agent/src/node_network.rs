@@ -7,8 +7,11 @@
 //!
 //! An interface that is there already is taken over as it is: an agent that starts again changes nothing.
 
+use std::net::IpAddr;
+
 use tracing::{info, warn};
 
+use crate::config::Routing;
 use crate::netlink::{Interface, InterfaceKind, Netlink, NetlinkError};
 use crate::pod_cidr::PodCidr;
 use crate::sysctl::{self, SysctlError};
@@ -46,8 +49,14 @@ pub(crate) enum NodeNetworkError {
 pub(crate) struct NodeNetwork {
     /// Index of the overlay's interface.
     pub(crate) overlay: u32,
+    /// How other nodes' pods are reached.
+    pub(crate) routing: Routing,
     /// The largest packet that a pod may send, in bytes.
     pub(crate) pod_mtu: u32,
+    /// The largest packet in a tunnel over IPv4, in bytes.
+    pub(crate) overlay_mtu: u32,
+    /// The first address of each family on the uplink, IPv4 first.
+    pub(crate) uplink_addresses: [Option<IpAddr>; 2],
 }
 
 impl NodeNetwork {
@@ -59,14 +68,23 @@ impl NodeNetwork {
         netlink: &Netlink,
         uplink: &str,
         cidr: PodCidr,
+        routing: Routing,
     ) -> Result<Self, NodeNetworkError> {
-        let mtu = netlink.existing(uplink).await?.mtu;
-        let pod_mtu = mtu.checked_sub(OVERLAY_OVERHEAD).filter(|mtu| *mtu >= SMALLEST_MTU);
-        let pod_mtu = pod_mtu.ok_or_else(|| NodeNetworkError::Mtu { uplink: uplink.to_owned(), mtu })?;
-        let overlay = set_up_overlay(netlink, mtu).await?;
+        let Interface { mtu, index, .. } = netlink.existing(uplink).await?;
+        let overlay_mtu = mtu.checked_sub(OVERLAY_OVERHEAD).filter(|mtu| *mtu >= SMALLEST_MTU);
+        let overlay_mtu =
+            overlay_mtu.ok_or_else(|| NodeNetworkError::Mtu { uplink: uplink.to_owned(), mtu })?;
+        let has_ipv6 = cidr.prefix6().is_some();
+        let overlay = set_up_overlay(netlink, mtu, has_ipv6).await?;
         set_addresses(netlink, overlay, cidr).await?;
         sysctl::allow_forwarding(OVERLAY_INTERFACE, uplink)?;
-        Ok(Self { overlay, pod_mtu })
+        if has_ipv6 {
+            sysctl::allow_forwarding6(uplink)?;
+        }
+        let addresses = netlink.addresses(index).await?;
+        let first = |is_v4| addresses.iter().map(|(ip, _)| *ip).find(|ip| ip.is_ipv4() == is_v4);
+        let pod_mtu = if routing == Routing::Direct { mtu } else { overlay_mtu };
+        Ok(Self { overlay, routing, pod_mtu, overlay_mtu, uplink_addresses: [first(true), first(false)] })
     }
 }
 
@@ -74,7 +92,8 @@ impl NodeNetwork {
 const SMALLEST_MTU: u32 = 576;
 
 async fn set_addresses(netlink: &Netlink, overlay: u32, cidr: PodCidr) -> Result<(), NetlinkError> {
-    let wanted = [(cidr.router(), 32), (cidr.health(), 32)];
+    let own = cidr.both(cidr.router()).chain(cidr.both(cidr.health()));
+    let wanted: Vec<_> = own.map(|ip| (ip, host_bits(ip))).collect();
     let present = netlink.addresses(overlay).await?;
     for (address, len) in wanted.iter().filter(|address| !present.contains(address)) {
         netlink.add_address(overlay, *address, *len).await?;
@@ -86,7 +105,12 @@ async fn set_addresses(netlink: &Netlink, overlay: u32, cidr: PodCidr) -> Result
     Ok(())
 }
 
-async fn set_up_overlay(netlink: &Netlink, mtu: u32) -> Result<u32, NodeNetworkError> {
+/// How many bits of an address say which one it is.
+pub(crate) const fn host_bits(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+async fn set_up_overlay(netlink: &Netlink, mtu: u32, has_ipv6: bool) -> Result<u32, NodeNetworkError> {
     match netlink.interface(OVERLAY_INTERFACE).await? {
         Some(Interface { kind: InterfaceKind::Overlay { port: OVERLAY_PORT }, .. }) => {}
         Some(other) => {
@@ -100,7 +124,10 @@ async fn set_up_overlay(netlink: &Netlink, mtu: u32) -> Result<u32, NodeNetworkE
         }
     }
     let overlay = netlink.existing(OVERLAY_INTERFACE).await?;
-    sysctl::disable_ipv6(OVERLAY_INTERFACE)?;
+    if has_ipv6 {
+        sysctl::without_link_address(OVERLAY_INTERFACE)?;
+    }
+    sysctl::set_ipv6(OVERLAY_INTERFACE, has_ipv6)?;
     if !overlay.up || overlay.mtu != mtu {
         netlink.set_up(overlay.index, Some(mtu)).await?;
     }

@@ -4,20 +4,42 @@
 //! 10.1.2.0        10.1.2.1  10.1.2.2  10.1.2.3 … 10.1.2.254  10.1.2.255
 //! not used (net)  router    health    pods                   not used (broadcast)
 //! ```
+//!
+//! Of IPv6 the node may have a range as well. There each address has the place of its twin: whoever has the third address
+//! of the one range has the third of the other.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use landbridge_kvstore_schema::Ipv4Prefix;
+use landbridge_kvstore_schema::{Ipv4Prefix, Ipv6Prefix};
 
 /// A range with room for both of the node's own addresses and at least one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PodCidr(Ipv4Prefix);
+pub(crate) struct PodCidr {
+    v4: Ipv4Prefix,
+    /// With as many addresses as `v4`, or more.
+    v6: Option<Ipv6Prefix>,
+}
 
 /// A range that is too small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("PodCIDR {0} has no room for pods: give the node a /29 or larger")]
-pub(crate) struct TooSmall(Ipv4Prefix);
+pub(crate) enum TooSmall {
+    /// For any pods.
+    #[error("PodCIDR {0} has no room for pods: give the node a /29 or larger")]
+    V4(Ipv4Prefix),
+    /// For those of the other range.
+    #[error(
+        "PodCIDR {v6} has fewer addresses than {v4}, and each pod gets one of both: give the node a /{longest} or larger"
+    )]
+    V6 {
+        /// The range of IPv6.
+        v6: Ipv6Prefix,
+        /// The range of IPv4.
+        v4: Ipv4Prefix,
+        /// How long the prefix may be.
+        longest: u8,
+    },
+}
 
 /// The longest prefix that still has some pods.
 const LONGEST: u8 = 29;
@@ -28,12 +50,40 @@ impl PodCidr {
     /// # Errors
     /// [`TooSmall`] if there is no room for pods.
     pub(crate) fn new(prefix: Ipv4Prefix) -> Result<Self, TooSmall> {
-        if prefix.len() > LONGEST { Err(TooSmall(prefix)) } else { Ok(Self(prefix)) }
+        if prefix.len() > LONGEST { Err(TooSmall::V4(prefix)) } else { Ok(Self { v4: prefix, v6: None }) }
     }
 
-    /// The range.
+    /// Adds a range of IPv6.
+    ///
+    /// # Errors
+    /// [`TooSmall`] if it has fewer addresses than the one of IPv4.
+    pub(crate) fn with_ipv6(self, v6: Ipv6Prefix) -> Result<Self, TooSmall> {
+        let longest = 128 - (32 - self.v4.len());
+        if v6.len() > longest {
+            return Err(TooSmall::V6 { v6, v4: self.v4, longest });
+        }
+        Ok(Self { v6: Some(v6), ..self })
+    }
+
+    /// The range of IPv4.
     pub(crate) fn prefix(self) -> Ipv4Prefix {
-        self.0
+        self.v4
+    }
+
+    /// The range of IPv6.
+    pub(crate) fn prefix6(self) -> Option<Ipv6Prefix> {
+        self.v6
+    }
+
+    /// The address of IPv6 that whoever has `address` has as well.
+    pub(crate) fn twin(self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        let place = address.to_bits().wrapping_sub(self.v4.network().to_bits());
+        self.v6.map(|v6| Ipv6Addr::from_bits(v6.network().to_bits() + u128::from(place)))
+    }
+
+    /// An address and its twin.
+    pub(crate) fn both(self, address: Ipv4Addr) -> impl Iterator<Item = IpAddr> {
+        [Some(IpAddr::V4(address)), self.twin(address).map(IpAddr::V6)].into_iter().flatten()
     }
 
     /// The pods' gateway, and the node's own address among pods.
@@ -74,11 +124,11 @@ impl PodCidr {
     }
 
     fn nth(self, n: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.0.network().to_bits() + n)
+        Ipv4Addr::from_bits(self.v4.network().to_bits() + n)
     }
 
     fn broadcast(self) -> Ipv4Addr {
-        self.nth(u32::MAX.checked_shr(self.0.len().into()).unwrap_or(0))
+        self.nth(u32::MAX.checked_shr(self.v4.len().into()).unwrap_or(0))
     }
 }
 
@@ -99,6 +149,21 @@ mod tests {
         assert_eq!(cidr.health().to_string(), "10.1.2.2");
         let first = cidr.free_address(&BTreeSet::new(), None, |_| false).unwrap();
         assert_eq!(first.to_string(), "10.1.2.3");
+    }
+
+    #[test]
+    fn an_address_has_a_twin_at_its_place() {
+        let cidr = cidr("10.1.2.0/24");
+        assert_eq!(cidr.twin(cidr.router()), None);
+        let both = cidr.with_ipv6("fd10:1:2::/64".parse().unwrap()).unwrap();
+        assert_eq!(both.twin(both.router()).unwrap().to_string(), "fd10:1:2::1");
+        let all: Vec<_> =
+            both.both(Ipv4Addr::new(10, 1, 2, 254)).map(|address| address.to_string()).collect();
+        assert_eq!(all, ["10.1.2.254", "fd10:1:2::fe"]);
+        let exact = cidr.with_ipv6("fd10:1:2::ff00/120".parse().unwrap()).unwrap();
+        assert_eq!(exact.twin(Ipv4Addr::new(10, 1, 2, 255)).unwrap().to_string(), "fd10:1:2::ffff");
+        let error = cidr.with_ipv6("fd10:1:2::/121".parse().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("fd10:1:2::/121") && error.contains("/120"), "{error}");
     }
 
     #[test]

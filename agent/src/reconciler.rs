@@ -25,7 +25,7 @@ use std::time::Duration;
 use landbridge_agent_mesh::{Local, Mesh, Problem, Reachability};
 use landbridge_bpf_loader::Datapath;
 use landbridge_kvstore_client::FeedEvent;
-use landbridge_kvstore_schema::{ClusterName, Ipv4Prefix, Keyspace};
+use landbridge_kvstore_schema::{ClusterName, IpPrefix, Keyspace};
 use tokio::sync::{mpsc, watch};
 use tokio::task::block_in_place;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -90,7 +90,7 @@ pub(crate) struct Reconciler {
     /// Our routes in the kernel.
     routes: RouteTable,
     /// Destinations whose routes the kernel refused to change in the last pass.
-    refused_routes: BTreeSet<Ipv4Prefix>,
+    refused_routes: BTreeSet<IpPrefix>,
     /// Map writes that failed in the last pass.
     unwritten: usize,
     waiters: Vec<Waiter>,

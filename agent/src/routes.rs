@@ -9,10 +9,11 @@
 //! else is ever removed or replaced.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use landbridge_kvstore_schema::Ipv4Prefix;
+use landbridge_kvstore_schema::IpPrefix;
 use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
 };
@@ -28,23 +29,23 @@ pub(crate) struct Route {
     /// Index of the interface.
     pub(crate) interface: u32,
     /// The source of what the node itself sends there, where it matters.
-    pub(crate) source: Option<Ipv4Addr>,
+    pub(crate) source: Option<IpAddr>,
     /// Largest packet in bytes, where it is smaller than the interface's.
     pub(crate) mtu: Option<u32>,
 }
 
 /// Routes by destination.
-pub(crate) type RouteTable = BTreeMap<Ipv4Prefix, Route>;
+pub(crate) type RouteTable = BTreeMap<IpPrefix, Route>;
 
 /// A change of the kernel's routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RouteChange {
     /// Add the route. One of somebody else to this destination is left as it is, and this one is not added.
-    Add(Ipv4Prefix, Route),
+    Add(IpPrefix, Route),
     /// Add the route, in the place of ours to this destination.
-    Replace(Ipv4Prefix, Route),
+    Replace(IpPrefix, Route),
     /// Remove the route.
-    Remove(Ipv4Prefix, Route),
+    Remove(IpPrefix, Route),
 }
 
 /// The changes that turn `actual` into `desired`: first what is new, so that a destination that moves between prefixes
@@ -60,7 +61,7 @@ pub(crate) fn plan(desired: &RouteTable, actual: &RouteTable) -> Vec<RouteChange
 
 impl RouteChange {
     /// Where the route leads to.
-    pub(crate) fn destination(self) -> Ipv4Prefix {
+    pub(crate) fn destination(self) -> IpPrefix {
         match self {
             Self::Add(prefix, _) | Self::Replace(prefix, _) | Self::Remove(prefix, _) => prefix,
         }
@@ -101,16 +102,22 @@ pub(crate) async fn apply(netlink: &Netlink, change: RouteChange) -> Result<(), 
     }
 }
 
-fn message(prefix: Ipv4Prefix, route: Route) -> RouteMessage {
-    let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(prefix.network(), prefix.len())
-        .output_interface(route.interface)
-        .protocol(PROTOCOL)
-        .scope(RouteScope::Link);
+fn message(prefix: IpPrefix, route: Route) -> RouteMessage {
+    let mut message = match prefix {
+        IpPrefix::V4(prefix) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(prefix.network(), prefix.len())
+            .scope(RouteScope::Link)
+            .build(),
+        // There no destination is nearer than another.
+        IpPrefix::V6(prefix) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(prefix.network(), prefix.len()).build()
+        }
+    };
+    message.header.protocol = PROTOCOL;
+    message.attributes.push(RouteAttribute::Oif(route.interface));
     if let Some(source) = route.source {
-        builder = builder.pref_source(source);
+        message.attributes.push(RouteAttribute::PrefSource(source.into()));
     }
-    let mut message = builder.build();
     if let Some(mtu) = route.mtu {
         message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
     }
@@ -118,17 +125,21 @@ fn message(prefix: Ipv4Prefix, route: Route) -> RouteMessage {
 }
 
 /// Reads a route of ours in the main table.
-fn from_message(message: &RouteMessage) -> Option<(Ipv4Prefix, Route)> {
+fn from_message(message: &RouteMessage) -> Option<(IpPrefix, Route)> {
     if message.header.protocol != PROTOCOL || message.header.table != RouteHeader::RT_TABLE_MAIN {
         return None;
     }
-    let mut network = Ipv4Addr::UNSPECIFIED;
+    let mut network = match message.header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
     let mut interface = None;
     let (mut source, mut mtu) = (None, None);
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => network = *address,
-            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(*address),
+            RouteAttribute::Destination(address) => network = ip(address)?,
+            RouteAttribute::PrefSource(address) => source = ip(address),
             RouteAttribute::Oif(index) => interface = Some(*index),
             RouteAttribute::Metrics(metrics) => {
                 mtu = metrics.iter().find_map(|metric| match metric {
@@ -139,24 +150,44 @@ fn from_message(message: &RouteMessage) -> Option<(Ipv4Prefix, Route)> {
             _ => {}
         }
     }
-    let prefix = Ipv4Prefix::new(network, message.header.destination_prefix_length).ok()?;
+    let prefix = IpPrefix::new(network, message.header.destination_prefix_length).ok()?;
     Some((prefix, Route { interface: interface?, source, mtu }))
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use landbridge_kvstore_schema::{Ipv4Prefix, Ipv6Prefix};
     use proptest::prelude::*;
 
     use super::*;
 
     fn any_table() -> impl Strategy<Value = RouteTable> {
-        let route = (1u32..4, any::<Option<bool>>()).prop_map(|(interface, source)| Route {
-            interface,
-            source: source.map(|other| Ipv4Addr::new(10, 1, u8::from(other), 1)),
-            mtu: source.map(|_| 1450),
-        });
-        let prefix = (0u8..4, prop::sample::select(vec![16u8, 24, 32]))
-            .prop_map(|(third, len)| Ipv4Prefix::containing(Ipv4Addr::new(10, 1, third, 0), len).unwrap());
+        let address = |is_v4: bool, third: u8, last: u8| {
+            if is_v4 {
+                IpAddr::from([10, 1, third, last])
+            } else {
+                IpAddr::from([0xfd10, 1, third.into(), 0, 0, 0, 0, last.into()])
+            }
+        };
+        let route =
+            (any::<bool>(), 1u32..4, any::<Option<bool>>()).prop_map(move |(is_v4, interface, source)| {
+                let source = source.map(|other| address(is_v4, u8::from(other), 1));
+                Route { interface, source, mtu: source.map(|_| 1450) }
+            });
+        let prefix = (any::<bool>(), 0u8..4, prop::sample::select(vec![16u8, 24, 32])).prop_map(
+            move |(is_v4, third, len)| match address(is_v4, third, 0) {
+                IpAddr::V4(network) => IpPrefix::V4(Ipv4Prefix::containing(network, len).unwrap()),
+                IpAddr::V6(network) => IpPrefix::V6(Ipv6Prefix::containing(network, len + 16).unwrap()),
+            },
+        );
         prop::collection::btree_map(prefix, route, 0..6)
     }
 

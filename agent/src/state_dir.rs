@@ -12,7 +12,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use landbridge_kvstore_schema::{InvalidPrefix, Ipv4Prefix};
+use landbridge_kvstore_schema::{InvalidPrefix, Ipv4Prefix, Ipv6Prefix};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +81,8 @@ pub(crate) struct StateDir {
 #[serde(rename_all = "camelCase")]
 struct NodeState {
     pod_cidr: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pod_cidr6: Option<String>,
 }
 
 impl StateDir {
@@ -101,9 +103,15 @@ impl StateDir {
     pub(crate) fn pod_cidr(&self) -> Result<Option<PodCidr>, StateError> {
         let path = self.folder.join(NODE);
         let Some(state) = read::<NodeState>(&path)? else { return Ok(None) };
-        let prefix: Result<Ipv4Prefix, _> = state.pod_cidr.parse();
-        let prefix = prefix.map_err(|source| StateError::Prefix { path: path.clone(), source })?;
-        PodCidr::new(prefix).map(Some).map_err(|source| StateError::PodCidr { path, source })
+        let no_prefix = |source| StateError::Prefix { path: path.clone(), source };
+        let prefix: Ipv4Prefix = state.pod_cidr.parse().map_err(no_prefix)?;
+        let prefix6: Option<Ipv6Prefix> =
+            state.pod_cidr6.map(|text| text.parse()).transpose().map_err(no_prefix)?;
+        let cidr = PodCidr::new(prefix).and_then(|cidr| match prefix6 {
+            Some(prefix6) => cidr.with_ipv6(prefix6),
+            None => Ok(cidr),
+        });
+        cidr.map(Some).map_err(|source| StateError::PodCidr { path, source })
     }
 
     /// Keeps the node's range.
@@ -111,7 +119,8 @@ impl StateDir {
     /// # Errors
     /// [`StateError::Io`].
     pub(crate) fn keep_pod_cidr(&self, cidr: PodCidr) -> Result<(), StateError> {
-        write(&self.folder, NODE, &NodeState { pod_cidr: cidr.prefix().to_string() })
+        let pod_cidr6 = cidr.prefix6().map(|prefix| prefix.to_string());
+        write(&self.folder, NODE, &NodeState { pod_cidr: cidr.prefix().to_string(), pod_cidr6 })
     }
 
     /// The endpoints that were kept, in no order.

@@ -37,14 +37,46 @@ pub(crate) fn allow_forwarding(overlay: &str, uplink: &str) -> Result<(), Sysctl
     Ok(())
 }
 
-/// Keeps the kernel from talking IPv6 on an interface: pods have no IPv6 addresses yet, and what it says by itself would
-/// be dropped and counted as if a pod had sent it. A kernel without IPv6 is quiet already.
+/// Lets the node forward packets of IPv6. A node that forwards believes no router, but for this: `uplink` keeps the routes
+/// that it has from one.
 ///
 /// # Errors
 /// [`SysctlError`].
-pub(crate) fn disable_ipv6(interface: &str) -> Result<(), SysctlError> {
-    let path = Path::new("/proc/sys/net/ipv6/conf").join(interface).join("disable_ipv6");
-    if path.exists() { set(&path, 1, |now| now == 1) } else { Ok(()) }
+pub(crate) fn allow_forwarding6(uplink: &str) -> Result<(), SysctlError> {
+    let accept = setting6(uplink, "accept_ra");
+    if read(&accept, ACCEPT_ALWAYS)? == Some(ACCEPT) {
+        set(&accept, ACCEPT_ALWAYS, |_| false)?;
+    }
+    set(&setting6("all", "forwarding"), 1, |now| now == 1)
+}
+
+/// Routers are believed unless the node forwards (Linux `ip-sysctl`, `accept_ra`).
+const ACCEPT: u8 = 1;
+/// Also then.
+const ACCEPT_ALWAYS: u8 = 2;
+
+/// Switches IPv6 on or off on an interface. Where pods have no addresses of it, what the kernel says by itself would be
+/// heard by nobody. A kernel without IPv6 is quiet already.
+///
+/// # Errors
+/// [`SysctlError`], also if the kernel has no IPv6 and is to have it.
+pub(crate) fn set_ipv6(interface: &str, on: bool) -> Result<(), SysctlError> {
+    let path = setting6(interface, "disable_ipv6");
+    let value = u8::from(!on);
+    if on || path.exists() { set(&path, value, |now| now == value) } else { Ok(()) }
+}
+
+/// Keeps the kernel from giving an interface an address by itself: nobody on its link would answer.
+///
+/// # Errors
+/// [`SysctlError`].
+pub(crate) fn without_link_address(interface: &str) -> Result<(), SysctlError> {
+    const NONE: u8 = 1;
+    set(&setting6(interface, "addr_gen_mode"), NONE, |now| now == NONE)
+}
+
+fn setting6(interface: &str, name: &str) -> PathBuf {
+    Path::new("/proc/sys/net/ipv6/conf").join(interface).join(name)
 }
 
 /// The kernel applies the larger one of an interface's setting and that of all.

@@ -38,9 +38,10 @@ pub struct ServeArgs {
     /// Unix socket of the admin API.
     #[arg(long, env = "LANDBRIDGE_APISERVER_ADMIN_SOCKET", default_value = "/run/landbridge/admin.sock")]
     pub admin_socket: PathBuf,
-    /// IPv4 addresses of the cluster's pods, such as `10.1.0.0/16`; nodes get parts of the first range.
+    /// Addresses of the cluster's pods, such as `10.1.0.0/16,fd10:1::/32`. Nodes get parts of the first range of IPv4, and
+    /// declare theirs of IPv6.
     #[arg(long, env = "LANDBRIDGE_APISERVER_POD_RANGE", value_delimiter = ',', required = true)]
-    pub pod_range: Vec<Ipv4Prefix>,
+    pub pod_range: Vec<IpPrefix>,
     /// IPv4 addresses of the cluster's services, such as `10.96.0.0/16`.
     #[arg(long, env = "LANDBRIDGE_APISERVER_SERVICE_RANGE")]
     pub service_range: Ipv4Prefix,
@@ -62,7 +63,7 @@ pub struct Config {
     /// Unix socket of the admin API.
     pub admin_socket: PathBuf,
     /// Ranges of pods.
-    pub pod_ranges: Vec<Ipv4Prefix>,
+    pub pod_ranges: Vec<IpPrefix>,
     /// Range of services.
     pub service_range: Ipv4Prefix,
 }
@@ -81,10 +82,7 @@ impl Config {
 
     /// The cluster's ranges, as others see them.
     pub fn ranges(&self) -> Ranges {
-        Ranges {
-            pods: self.pod_ranges.iter().copied().map(IpPrefix::V4).collect(),
-            services: vec![IpPrefix::V4(self.service_range)],
-        }
+        Ranges { pods: self.pod_ranges.clone(), services: vec![IpPrefix::V4(self.service_range)] }
     }
 }
 
@@ -98,6 +96,10 @@ impl TryFrom<ServeArgs> for Config {
         ensure!(
             !args.advertise.is_empty(),
             "--advertise: name where the store is reached, as https://<host>:<port>"
+        );
+        ensure!(
+            args.pod_range.iter().any(|range| matches!(range, IpPrefix::V4(_))),
+            "--pod-range: name a range of IPv4 too, which nodes get parts of"
         );
         for url in &args.advertise {
             ensure!(host(url).is_some(), "--advertise: {url:?} is not of the form https://<host>:<port>");

@@ -1,6 +1,6 @@
 //! The main job from end to end: two clusters become one network.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
@@ -24,6 +24,7 @@ fn two_clusters_become_one_network() {
     }
     let mut mesh = Mesh::connected("packets");
     records_are_read_by_etcdctl(&mesh);
+    pods_are_reached_by_both_of_their_addresses(&mesh);
     service_is_answered_by_both(&mesh);
     policy_drops_one_client_and_lets_the_other_pass(&mesh);
     identity_travels_in_the_tunnel(&mesh);
@@ -113,6 +114,21 @@ fn records_are_read_by_etcdctl(mesh: &Mesh) {
     assert!(refused.contains("permission denied"), "{refused}");
     // The certificate is a's, so that b's own store does not know it.
     peer.get(&mesh.b, &["--prefix", "cilium/state/"]).unwrap_err();
+}
+
+fn pods_are_reached_by_both_of_their_addresses(mesh: &Mesh) {
+    let (client, web) = (mesh.a.pod("client-a1").unwrap(), mesh.b.pod("web-b2").unwrap());
+    let families: Vec<bool> = web.addresses().iter().map(IpAddr::is_ipv4).collect();
+    assert_eq!(families, [true, false], "{:?}", web.addresses());
+    for address in web.addresses() {
+        let answers = mesh.ask(client.host(), SocketAddr::new(*address, WEB_PORT), 10);
+        assert!(failures(&answers).is_empty(), "{address}: {answers:?}");
+    }
+    // Gateways of the other cluster's pods, and who is outside and knows no way to any pod: it answers the node.
+    for target in ["10.2.2.1", "fd10:2:2::1", "172.30.1.254", "fd30:1::fe"] {
+        let pong = client.host().run("ping", ["-c", "1", "-W", "5", target]).unwrap();
+        assert!(pong.status.success(), "{target}: {}", String::from_utf8_lossy(&pong.stdout));
+    }
 }
 
 fn service_is_answered_by_both(mesh: &Mesh) {

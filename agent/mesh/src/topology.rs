@@ -45,10 +45,10 @@ pub struct MeshNode {
     pub internal: Vec<IpAddr>,
     /// Where its pods have their addresses from.
     pub pod_cidrs: Vec<IpPrefix>,
-    /// The address that its pods use as gateway, inside of the first `PodCIDR`.
-    pub router: Option<IpAddr>,
-    /// The address that answers probes, likewise.
-    pub health: Option<IpAddr>,
+    /// The addresses that its pods use as gateway, one for each family that it has a `PodCIDR` of.
+    pub routers: Vec<IpAddr>,
+    /// The addresses that answer probes, likewise, IPv4 first.
+    pub health: Vec<IpAddr>,
 }
 
 impl MeshNode {
@@ -64,23 +64,29 @@ impl MeshNode {
             .chain(node.ipv6_pod_cidrs.iter().copied().map(IpPrefix::V6))
             .collect();
         // What a node says of itself counts only within its own range; otherwise it is derived (DESIGN, node addresses).
-        let own = |ip: &IpAddr| pod_cidrs.iter().any(|cidr| cidr.contains(*ip));
-        let derived = |offset| pod_cidrs.first().and_then(|cidr| Range::prefix(*cidr).nth(offset));
+        let own = |said: Vec<IpAddr>, offset| {
+            let of_family = |is_v4: bool| {
+                let cidrs = || pod_cidrs.iter().filter(move |cidr| cidr.network().is_ipv4() == is_v4);
+                let said = said.iter().copied().find(|ip| cidrs().any(|cidr| cidr.contains(*ip)));
+                said.or_else(|| cidrs().next().and_then(|cidr| Range::prefix(*cidr).nth(offset)))
+            };
+            [true, false].into_iter().filter_map(of_family).collect()
+        };
         let health = (node.ipv4_health.map(IpAddr::V4).into_iter()).chain(node.ipv6_health.map(IpAddr::V6));
         Some(Self {
             name: NodeRef { cluster: cluster.clone(), node: node.name.clone() },
             cluster_id,
             underlay: underlay.or_else(|| of_type(AddressType::ExternalIp).next())?,
-            router: of_type(AddressType::CiliumInternalIp).find(own).or_else(|| derived(1)),
-            health: health.into_iter().find(own).or_else(|| derived(2)),
+            routers: own(of_type(AddressType::CiliumInternalIp).collect(), 1),
+            health: own(health.collect(), 2),
             internal,
             pod_cidrs,
         })
     }
 
-    /// Router and health address.
+    /// Routers and health addresses.
     pub(crate) fn inner_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.router.into_iter().chain(self.health)
+        self.routers.iter().chain(&self.health).copied()
     }
 
     /// Addresses of the node itself in the underlay.

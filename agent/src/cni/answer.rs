@@ -1,13 +1,14 @@
 //! What the runtime is told.
 
 use std::error::Error;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use crate::error_chain::chain;
 use crate::netlink::Mac;
+use crate::node_network::host_bits;
 
 /// Numbers of errors (CNI specification 1.1.0, section 5, "Error"). Those from 100 on are the plugin's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,8 +107,8 @@ pub(super) struct Attached {
     pub(super) interface: String,
     pub(super) pod_mac: Mac,
     pub(super) namespace: PathBuf,
-    pub(super) address: Ipv4Addr,
-    pub(super) gateway: Ipv4Addr,
+    /// Each address with its gateway.
+    pub(super) addresses: Vec<(IpAddr, IpAddr)>,
 }
 
 impl Answer {
@@ -125,14 +126,22 @@ impl Answer {
 
 impl Attached {
     fn result(&self, version: &str) -> Value {
+        let ip = |(address, gateway): &(IpAddr, IpAddr)| {
+            let address = format!("{address}/{}", host_bits(*address));
+            json!({ "address": address, "gateway": gateway, "interface": 1 })
+        };
+        let route = |(_, gateway): &(IpAddr, IpAddr)| {
+            let everything = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+            json!({ "dst": everything, "gw": gateway })
+        };
         json!({
             "cniVersion": version,
             "interfaces": [
                 { "name": self.host_interface, "mac": print_mac(self.host_mac) },
                 { "name": self.interface, "mac": print_mac(self.pod_mac), "sandbox": self.namespace },
             ],
-            "ips": [{ "address": format!("{}/32", self.address), "gateway": self.gateway, "interface": 1 }],
-            "routes": [{ "dst": "0.0.0.0/0", "gw": self.gateway }],
+            "ips": self.addresses.iter().map(ip).collect::<Vec<_>>(),
+            "routes": self.addresses.iter().map(route).collect::<Vec<_>>(),
             "dns": {},
         })
     }
@@ -154,8 +163,9 @@ mod tests {
             interface: "eth0".to_owned(),
             pod_mac: [2, 0, 0, 0, 0, 1],
             namespace: "/run/netns/x".into(),
-            address: Ipv4Addr::new(10, 1, 1, 3),
-            gateway: Ipv4Addr::new(10, 1, 1, 1),
+            addresses: [("10.1.1.3", "10.1.1.1"), ("fd10::3", "fd10::1")]
+                .map(|(address, gateway)| (address.parse().unwrap(), gateway.parse().unwrap()))
+                .into(),
         });
         let result: Value = serde_json::from_str(&attached.print("1.0.0")).unwrap();
         assert_eq!(result["cniVersion"], "1.0.0");
@@ -165,6 +175,11 @@ mod tests {
         assert_eq!(result["interfaces"][interface]["sandbox"], "/run/netns/x");
         assert_eq!(result["ips"][0]["address"], "10.1.1.3/32");
         assert_eq!(result["routes"][0], json!({ "dst": "0.0.0.0/0", "gw": "10.1.1.1" }));
+        assert_eq!(
+            result["ips"][1],
+            json!({ "address": "fd10::3/128", "gateway": "fd10::1", "interface": 1 })
+        );
+        assert_eq!(result["routes"][1], json!({ "dst": "::/0", "gw": "fd10::1" }));
     }
 
     #[test]

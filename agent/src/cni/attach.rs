@@ -1,6 +1,6 @@
 //! ADD and CHECK.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use landbridge_agent_api::v1;
 use landbridge_agent_api::v1::node_client::NodeClient;
@@ -14,13 +14,13 @@ use super::invocation::{NetworkConfig, Target};
 use super::namespace::{ContainerNamespace, network_error};
 use crate::endpoint::Attachment;
 use crate::netlink::{Interface, Mac, Netlink};
-use crate::node_network::NodeNetworkError;
+use crate::node_network::{NodeNetworkError, host_bits};
 use crate::sysctl;
 
 /// What the agent has given an interface.
 struct Allocation {
-    address: Ipv4Addr,
-    gateway: Ipv4Addr,
+    /// Each address with its gateway, one of each family.
+    addresses: Vec<(IpAddr, IpAddr)>,
     host_interface: String,
     mtu: u32,
 }
@@ -79,8 +79,7 @@ async fn attach(
         interface: attachment.interface.clone(),
         pod_mac,
         namespace: target.namespace.clone(),
-        address: allocation.address,
-        gateway: allocation.gateway,
+        addresses: allocation.addresses,
     })
 }
 
@@ -96,12 +95,25 @@ async fn allocate(
     };
     let answer = agent.allocate_endpoint(request(message, WAIT)).await;
     let answer = answer.map_err(|status| refused("give an address", &status))?.into_inner();
-    let v4 = |texts: &[String]| texts.iter().find_map(|text| text.parse().ok());
-    let (Some(address), Some(gateway)) = (v4(&answer.addresses), v4(&answer.gateways)) else {
-        return Err(CniError::new(Code::Refused, "the agent gave no IPv4 address")
-            .with_details("install plugin and agent of one version"));
+    let pairs = answer.addresses.iter().zip(&answer.gateways);
+    let addresses: Result<Vec<(IpAddr, IpAddr)>, _> =
+        pairs.map(|(address, gateway)| Ok((address.parse()?, gateway.parse()?))).collect();
+    let refused = |why: String| {
+        CniError::new(Code::Refused, why).with_details("install plugin and agent of one version")
     };
-    Ok(Allocation { address, gateway, host_interface: answer.host_interface, mtu: answer.mtu })
+    let addresses = addresses.map_err(|error: std::net::AddrParseError| {
+        refused(format!("the agent gave addresses that are none: {error}"))
+    })?;
+    if addresses.is_empty() {
+        return Err(refused("the agent gave no address".to_owned()));
+    }
+    Ok(Allocation { addresses, host_interface: answer.host_interface, mtu: answer.mtu })
+}
+
+impl Allocation {
+    fn has_ipv6(&self) -> bool {
+        self.addresses.iter().any(|(address, _)| address.is_ipv6())
+    }
 }
 
 /// Makes the cable and sets up both ends. Returns the link-layer addresses of the node's and the pod's end.
@@ -142,12 +154,16 @@ async fn set_up_container(
     let loopback = netlink.existing("lo").await?;
     netlink.set_up(loopback.index, None).await?;
     let pod = netlink.existing(interface).await?;
-    sysctl::disable_ipv6(interface)?;
-    netlink.add_address(pod.index, allocation.address, 32).await?;
+    sysctl::set_ipv6(interface, allocation.has_ipv6())?;
+    for (address, _) in &allocation.addresses {
+        netlink.add_address(pod.index, *address, host_bits(*address)).await?;
+    }
     netlink.set_up(pod.index, None).await?;
-    // No one answers for the router on this cable, and no one else could be meant.
-    netlink.set_neighbour(pod.index, allocation.gateway, host_mac).await?;
-    netlink.add_default_route(pod.index, allocation.gateway).await?;
+    for (_, gateway) in &allocation.addresses {
+        // No one answers for the router on this cable, and no one else could be meant.
+        netlink.set_neighbour(pod.index, *gateway, host_mac).await?;
+        netlink.add_default_route(pod.index, *gateway).await?;
+    }
     Ok(pod.mac)
 }
 
@@ -157,9 +173,15 @@ async fn set_up_node(
     allocation: &Allocation,
     pod_mac: Mac,
 ) -> Result<(), NodeNetworkError> {
-    sysctl::disable_ipv6(&allocation.host_interface)?;
+    if allocation.has_ipv6() {
+        sysctl::without_link_address(&allocation.host_interface)?;
+    }
+    sysctl::set_ipv6(&allocation.host_interface, allocation.has_ipv6())?;
     netlink.set_up(host.index, None).await?;
-    Ok(netlink.set_neighbour(host.index, allocation.address, pod_mac).await?)
+    for (address, _) in &allocation.addresses {
+        netlink.set_neighbour(host.index, *address, pod_mac).await?;
+    }
+    Ok(())
 }
 
 /// Compares the interface of a container with what ADD made.

@@ -79,14 +79,14 @@ impl Reconciler {
         pod: &NamespacedName,
         identity: u32,
     ) -> Result<Allocation, NodeError> {
-        let router = self.table.cidr().router();
+        let cidr = self.table.cidr();
         // Other nodes know a published address under the identity of the pod that had it last.
         let rests = |address: Ipv4Addr| self.published.contains(address);
         let record = block_in_place(|| self.table.allocate(attachment, pod, rests))?;
         info!(%pod, address = %record.address, endpoint = record.id, identity, "endpoint allocated");
         Ok(Allocation {
-            address: record.address,
-            router,
+            addresses: cidr.both(record.address).collect(),
+            routers: cidr.both(cidr.router()).collect(),
             host_interface: record.host_interface.clone(),
             mtu: self.network.pod_mtu,
             identity,
@@ -148,11 +148,12 @@ impl Reconciler {
     /// Whether an activated endpoint is in the maps, policy included: the maps are written in that order.
     fn is_served(&self, attachment: &Attachment) -> Option<bool> {
         let record = self.table.get(attachment)?;
-        let served = self.maps.actual().endpoints.get(&Address::from(record.address));
         let interface = self.interfaces.get(attachment);
-        Some(
-            served.is_some_and(|endpoint| endpoint.id == record.id && Some(&endpoint.interface) == interface),
-        )
+        let is_served = |address: IpAddr| {
+            let served = self.maps.actual().endpoints.get(&Address::from(address));
+            served.is_some_and(|endpoint| endpoint.id == record.id && Some(&endpoint.interface) == interface)
+        };
+        Some(self.table.cidr().both(record.address).all(is_served))
     }
 
     fn drops(&self) -> Result<Drops, NodeError> {
@@ -231,6 +232,7 @@ impl Reconciler {
 
     /// Tells the mesh which pods this node serves.
     fn endpoints_changed(&mut self) {
+        let cidr = self.table.cidr();
         let served = self.table.iter().filter_map(|record| {
             let activation = record.activation.as_ref()?;
             let endpoint = LocalEndpoint {
@@ -240,9 +242,9 @@ impl Reconciler {
                 id: record.id,
                 pod: record.pod(),
             };
-            Some((IpAddr::V4(record.address), endpoint))
+            Some(cidr.both(record.address).map(move |address| (address, endpoint.clone())))
         });
-        self.mesh.set_endpoints(served.collect());
+        self.mesh.set_endpoints(served.flatten().collect());
         self.dirty = true;
     }
 }

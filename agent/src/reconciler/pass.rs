@@ -1,16 +1,19 @@
 //! One pass: maps and routes become as they should be.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use landbridge_agent_mesh::Problem;
-use landbridge_kvstore_schema::{IpPrefix, Ipv4Prefix};
+use landbridge_kvstore_schema::IpPrefix;
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{MAX_REST, Reconciler, Start};
+use crate::config::Routing;
 use crate::error_chain::chain;
 use crate::health::Targets;
+use crate::node_network::NodeNetwork;
 use crate::routes::{self, Route, RouteTable};
 
 impl Reconciler {
@@ -91,16 +94,24 @@ impl Reconciler {
     }
 
     pub(super) fn desired_routes(&self) -> RouteTable {
-        let overlay = self.network.overlay;
-        let mut routes: RouteTable = if self.mesh.is_complete() {
-            let to_node = Route {
-                interface: overlay,
-                source: Some(self.table.cidr().router()),
-                mtu: Some(self.network.pod_mtu),
+        let NodeNetwork { overlay, overlay_mtu, routing, .. } = self.network;
+        let cidr = self.table.cidr();
+        let mut routes: RouteTable = if routing == Routing::Direct {
+            // The network between the nodes knows the way.
+            RouteTable::new()
+        } else if self.mesh.is_complete() {
+            let router = |range: &IpPrefix| match range {
+                IpPrefix::V4(_) => Some(IpAddr::V4(cidr.router())),
+                IpPrefix::V6(_) => cidr.twin(cidr.router()).map(IpAddr::V6),
             };
             let nodes = self.mesh.remote_nodes();
-            let cidrs = nodes.iter().flat_map(|node| &node.pod_cidrs);
-            cidrs.filter_map(ipv4).map(|prefix| (prefix, to_node)).collect()
+            let ranges = nodes.iter().flat_map(|node| &node.pod_cidrs);
+            // Of a family that this node's pods do not speak nothing is sent anywhere.
+            let to_nodes = ranges.filter_map(|range| {
+                let source = router(range)?;
+                Some((*range, Route { interface: overlay, source: Some(source), mtu: Some(overlay_mtu) }))
+            });
+            to_nodes.collect()
         } else {
             self.routes
                 .iter()
@@ -110,8 +121,8 @@ impl Reconciler {
         };
         for record in self.table.iter() {
             if let Some(interface) = self.interfaces.get(&record.attachment) {
-                let prefix = Ipv4Prefix::new(record.address, 32).expect("an address has 32 bits");
-                routes.insert(prefix, Route { interface: *interface, source: None, mtu: None });
+                let route = Route { interface: *interface, source: None, mtu: None };
+                routes.extend(cidr.both(record.address).map(|address| (IpPrefix::host(address), route)));
             }
         }
         routes
@@ -119,7 +130,7 @@ impl Reconciler {
 
     pub(super) fn wanted_targets(&self) -> Targets {
         let nodes = self.mesh.remote_nodes().into_iter();
-        nodes.filter_map(|node| Some((node.name, node.health?))).collect()
+        nodes.filter_map(|node| Some((node.name, *node.health.first()?))).collect()
     }
 
     fn set_targets(&self) {
@@ -129,12 +140,5 @@ impl Reconciler {
             *targets = wanted;
             changed
         });
-    }
-}
-
-fn ipv4(prefix: &IpPrefix) -> Option<Ipv4Prefix> {
-    match prefix {
-        IpPrefix::V4(prefix) => Some(*prefix),
-        IpPrefix::V6(_) => None,
     }
 }

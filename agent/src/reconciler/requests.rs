@@ -1,6 +1,6 @@
 //! What the reconciler is asked by others, one request at a time.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use landbridge_bpf_loader::DatapathError;
 use landbridge_bpf_maps::{Direction, Reason, TrafficCount};
@@ -47,10 +47,10 @@ pub(crate) enum NodeError {
 /// What an interface is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Allocation {
-    /// Address of the pod.
-    pub(crate) address: Ipv4Addr,
-    /// Where the pod sends everything.
-    pub(crate) router: Ipv4Addr,
+    /// Addresses of the pod, one of each family that the node has.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Where the pod sends everything, in the same order.
+    pub(crate) routers: Vec<IpAddr>,
     /// Name of the node's side of the interface.
     pub(crate) host_interface: String,
     /// The largest packet that the pod may send, in bytes.

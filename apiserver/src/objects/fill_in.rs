@@ -19,7 +19,7 @@ mod slices;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use landbridge_kvstore_schema::{Ipv4Prefix, NamespacedName, ObjectName};
+use landbridge_kvstore_schema::{IpPrefix, Ipv4Prefix, NamespacedName, ObjectName};
 
 use super::{Objects, RequestedAddress};
 
@@ -28,8 +28,8 @@ use super::{Objects, RequestedAddress};
 pub struct Ranges {
     /// The range of services' addresses; with none, services have only the addresses that they ask for.
     pub services: Option<Ipv4Prefix>,
-    /// The ranges of pods; nodes get parts of the first one.
-    pub pods: Vec<Ipv4Prefix>,
+    /// The ranges of pods; nodes get parts of the first one of IPv4.
+    pub pods: Vec<IpPrefix>,
 }
 
 /// What was given out, as the store keeps it.
@@ -72,6 +72,7 @@ pub fn fill_in(objects: &Objects, kept: &Kept, ranges: &Ranges) -> Filled {
     for (name, node) in &mut objects.nodes {
         node.pod_range = pod_ranges.in_force.get(name).copied();
     }
+    pod_ranges::check_ipv6(&mut objects, &ranges.pods, &mut problems);
 
     for slice in slices::of_selectors(&objects) {
         objects.endpoint_slices.insert(slice.name.clone(), slice);

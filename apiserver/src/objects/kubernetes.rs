@@ -12,7 +12,7 @@ use std::num::NonZeroU16;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use landbridge_kvstore_schema::{
-    AddressType, Ipv4Prefix, Label, NamespacedName, NodeAddress, ObjectName, Protocol,
+    AddressType, Family, Label, NamespacedName, NodeAddress, ObjectName, Prefix, Protocol,
 };
 
 use super::{Namespace, Node};
@@ -114,23 +114,27 @@ impl Node {
             name: object_name(&object.metadata)?,
             labels: labels(object.metadata.labels.clone())?,
             addresses: addresses.collect::<Result<_, _>>()?,
-            pod_range: pod_range(spec.pod_cidr.as_deref(), spec.pod_cidrs.as_deref())?,
+            pod_range: pod_range(&spec, |text| !text.contains(':'), Self::LONGEST_POD_RANGE)?,
+            pod_range6: pod_range(&spec, |text| text.contains(':'), Self::LONGEST_POD_RANGE6)?,
             boot_id: status.node_info.map(|info| info.boot_id).unwrap_or_default(),
         })
     }
 }
 
-/// The IPv4 range of `spec.podCIDRs`, which has one range of each family, or of `spec.podCIDR`.
-fn pod_range(first: Option<&str>, all: Option<&[String]>) -> Result<Option<Ipv4Prefix>, FieldError> {
-    let spec = FieldPath::of(&["spec"]);
-    let list = spec.field("podCIDRs");
-    let many = all.unwrap_or_default().iter().enumerate().map(|(at, text)| (list.index(at), text.as_str()));
-    let one = first.map(|text| (spec.field("podCIDR"), text));
-    let given = many.chain(one).find(|(_, text)| !text.is_empty() && !text.contains(':'));
+/// The range of a family in `spec.podCIDRs`, which has one range of each, or in `spec.podCIDR`.
+fn pod_range<A: Family>(
+    spec: &core::NodeSpec,
+    is_of_family: impl Fn(&str) -> bool,
+    longest: u8,
+) -> Result<Option<Prefix<A>>, FieldError> {
+    let path = FieldPath::of(&["spec"]);
+    let list = path.field("podCIDRs");
+    let many = spec.pod_cidrs.iter().flatten().enumerate().map(|(at, text)| (list.index(at), text));
+    let one = spec.pod_cidr.iter().map(|text| (path.field("podCIDR"), text));
+    let given = many.chain(one).find(|(_, text)| !text.is_empty() && is_of_family(text));
     let Some((path, text)) = given else { return Ok(None) };
-    let range: Ipv4Prefix = text.parse().map_err(|error| path.error(format!("{error}")))?;
-    if range.len() > Node::LONGEST_POD_RANGE {
-        let longest = Node::LONGEST_POD_RANGE;
+    let range: Prefix<A> = text.parse().map_err(|error| path.error(format!("{error}")))?;
+    if range.len() > longest {
         return Err(path.error(format!(
             "{range} is too small for a router, a health address and pods: use /{longest} or shorter"
         )));

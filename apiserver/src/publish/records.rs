@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use landbridge_kvstore_schema::{
     AddressType, Capabilities, ClusterConfig, EndpointSlicesExportMode, Identity, IpIdentityPair, IpOrPrefix,
-    IpPrefix, Kind, Labels, LocalPod, LocalService, Node as NodeRecord, NodeAddress, Origin, OwnRecord,
-    Policy, RecordName, SharedFacts, cluster_config_key, pod_range_key, rfc3339, service_address_key,
+    Kind, Labels, LocalPod, LocalService, Node as NodeRecord, NodeAddress, Origin, OwnRecord, Policy,
+    RecordName, SharedFacts, cluster_config_key, pod_range_key, rfc3339, service_address_key,
 };
 
 use super::policies::policy_records;
@@ -121,7 +121,7 @@ impl Writer<'_> {
             },
         };
         self.published.records.insert(cluster_config_key(&keyspace.cluster), config.encode());
-        let pod_ranges = self.facts.ranges.pods.iter().map(|range| IpPrefix::V4(*range)).collect();
+        let pod_ranges = self.facts.ranges.pods.clone();
         self.own(&SharedFacts::key(), &SharedFacts { version: self.facts.version.clone(), pod_ranges });
     }
 
@@ -140,16 +140,15 @@ impl Writer<'_> {
                 node.name
             ));
         }
-        let router = node
-            .router()
-            .map(|ip| NodeAddress { address_type: AddressType::CiliumInternalIp, ip: IpAddr::V4(ip) });
+        let routers = node.router().map(IpAddr::V4).into_iter().chain(node.router6().map(IpAddr::V6));
+        let routers = routers.map(|ip| NodeAddress { address_type: AddressType::CiliumInternalIp, ip });
         let record = NodeRecord {
             name: node.name.clone(),
-            addresses: node.addresses.iter().cloned().chain(router).collect(),
+            addresses: node.addresses.iter().cloned().chain(routers).collect(),
             ipv4_pod_cidrs: node.pod_range.into_iter().collect(),
-            ipv6_pod_cidrs: Vec::new(),
+            ipv6_pod_cidrs: node.pod_range6.into_iter().collect(),
             ipv4_health: node.health(),
-            ipv6_health: None,
+            ipv6_health: node.health6(),
             ipv4_ingress: None,
             ipv6_ingress: None,
             encryption_key: 0,

@@ -28,6 +28,7 @@ fn node(name: &str, pod_range: Option<&str>) -> Node {
         labels: BTreeMap::new(),
         addresses: Vec::new(),
         pod_range: pod_range.map(|range| range.parse().unwrap()),
+        pod_range6: None,
         boot_id: String::new(),
     }
 }
@@ -121,6 +122,28 @@ fn nodes_get_ranges_beside_those_that_are_declared() {
     assert_eq!(filled.problems.len(), 2);
     assert!(filled.problems[0].contains("overlaps 10.1.0.0/24 of node a1"), "{:?}", filled.problems);
     assert!(filled.problems[1].contains("outside of --pod-range"), "{:?}", filled.problems);
+}
+
+#[test]
+fn a_range_of_ipv6_that_two_nodes_declare_is_the_first_ones() {
+    let declares =
+        |name: &str, range: &str| Node { pod_range6: Some(range.parse().unwrap()), ..node(name, None) };
+    let declared = [
+        declares("a1", "fd10:1:1::/64"),
+        declares("a2", "fd10:1:1:0:8000::/65"),
+        declares("a3", "fd99::/64"),
+    ];
+    let ranges = Ranges { pods: [ranges().pods, vec!["fd10:1::/32".parse().unwrap()]].concat(), ..ranges() };
+    let filled = fill_in(&declared.map(Object::Node).into_iter().collect(), &Kept::default(), &ranges);
+    let given: Vec<bool> = filled.objects.nodes.values().map(|node| node.pod_range6.is_some()).collect();
+    assert_eq!(given, [true, false, true]);
+    assert_eq!(filled.problems.len(), 2);
+    assert!(filled.problems[0].contains("overlaps fd10:1:1::/64 of node a1"), "{:?}", filled.problems);
+    assert!(
+        filled.problems[1].contains("fd99::/64, which is outside of --pod-range"),
+        "{:?}",
+        filled.problems
+    );
 }
 
 fn any_services() -> impl Strategy<Value = Objects> {

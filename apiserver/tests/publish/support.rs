@@ -9,7 +9,7 @@ use landbridge_apiserver::objects::Objects;
 use landbridge_apiserver::objects::fill_in::{Kept, Ranges, fill_in};
 use landbridge_apiserver::publish::{ClusterFacts, records, wanted_identities};
 use landbridge_apiserver::source::validate;
-use landbridge_kvstore_schema::{ClusterId, ClusterName, Keyspace, MaxClusters, Origin};
+use landbridge_kvstore_schema::{ClusterId, ClusterName, IpPrefix, Keyspace, MaxClusters, Origin};
 
 pub(crate) fn facts(cluster: &str, id: u32) -> ClusterFacts {
     ClusterFacts {
@@ -20,7 +20,10 @@ pub(crate) fn facts(cluster: &str, id: u32) -> ClusterFacts {
         version: "0.1.0".to_owned(),
         ranges: Ranges {
             services: Some("10.96.0.0/16".parse().unwrap()),
-            pods: vec![format!("10.{id}.0.0/16").parse().unwrap()],
+            pods: vec![
+                IpPrefix::V4(format!("10.{id}.0.0/16").parse().unwrap()),
+                IpPrefix::V6(format!("fd10:{id:x}::/32").parse().unwrap()),
+            ],
         },
     }
 }

@@ -140,6 +140,8 @@ fn nodes_have_addresses_and_a_range() {
     assert_eq!(node.addresses[0].address_type, AddressType::ExternalIp);
     assert_eq!(node.router(), Some("10.1.1.1".parse().unwrap()));
     assert_eq!(node.health(), Some("10.1.1.2".parse().unwrap()));
+    assert_eq!(node.router6(), Some("fd00:1::1".parse().unwrap()));
+    assert_eq!(node.health6(), Some("fd00:1::2".parse().unwrap()));
     assert_eq!((node.zone(), node.boot_id.as_str()), (Some("z"), "b00t"));
 }
 

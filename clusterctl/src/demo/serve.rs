@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::env;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::Context;
 use clap::Args;
@@ -44,13 +44,16 @@ impl Serve {
         };
         let answer = Answer { pod: name("POD_NAME")?, cluster: name("CLUSTER")? };
         let body = Bytes::from(serde_json::to_vec(&answer).context("cannot write the answer as JSON")?);
-        let address = SocketAddr::from((IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.port));
-        runtime()?.block_on(serve(address, body))
+        // The first one is of both families. On a machine without IPv6 it cannot be had.
+        let addresses = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
+        runtime()?.block_on(serve(addresses.map(|ip| SocketAddr::new(ip, self.port)), body))
     }
 }
 
-async fn serve(address: SocketAddr, body: Bytes) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen at {address}"))?;
+async fn serve(addresses: [SocketAddr; 2], body: Bytes) -> anyhow::Result<()> {
+    let [address, _] = addresses;
+    let listener = TcpListener::bind(&addresses[..]).await;
+    let listener = listener.with_context(|| format!("cannot listen at {address}"))?;
     loop {
         let (stream, _) = listener.accept().await.context("cannot accept connections")?;
         let body = body.clone();

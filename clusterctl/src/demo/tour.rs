@@ -94,15 +94,17 @@ impl Tour {
     }
 
     fn pods_reach_pods(&self) -> anyhow::Result<()> {
-        heading("A pod reaches a pod of the other cluster by its address")?;
+        heading("A pod reaches a pod of the other cluster by its addresses, of IPv4 and of IPv6")?;
         for (from, to) in [
             (self.a.pod("client-a1")?, self.b.pod("web-b2")?),
             (self.b.pod("client-b1")?, self.a.pod("web-a2")?),
         ] {
-            let target = SocketAddr::new(to.address(), WEB_PORT);
-            let answers = Requests::send(from.host(), target, 5)?;
-            ensure!(answers.by_pod(to.name()) == answers.sent(), "{target} answered {answers}");
-            report(format_args!("{} asks {target}: {answers}", from.name()))?;
+            for address in to.addresses() {
+                let target = SocketAddr::new(*address, WEB_PORT);
+                let answers = Requests::send(from.host(), target, 5)?;
+                ensure!(answers.by_pod(to.name()) == answers.sent(), "{target} answered {answers}");
+                report(format_args!("{} asks {target}: {answers}", from.name()))?;
+            }
         }
         Ok(())
     }

@@ -86,7 +86,7 @@ impl Deployment {
         command.arg("--admin-socket").arg(&socket);
         command.arg("--listen").arg(format!("{address}:2379"));
         command.arg("--advertise").arg(&store);
-        command.arg("--pod-range").arg(format!("10.{}.0.0/16", spec.pod_range));
+        command.arg("--pod-range").arg(format!("10.{0}.0.0/16,fd10:{0:x}::/32", spec.pod_range));
         command.args(["--service-range", "10.96.0.0/16"]);
         let mut apiserver = first.spawn("apiserver", command)?;
         wait_for_socket(&mut apiserver, "landbridge-apiserver", &socket)?;

@@ -88,9 +88,9 @@ fn a_node_says_itself_where_its_router_and_health_address_are_within_its_range()
         let mesh = mesh(nodes().into_iter().chain([node_record("b", &node(router, health))]));
         let nodes = mesh.remote_nodes();
         let found = nodes.iter().find(|found| found.name == node_ref("b", "b9")).unwrap();
-        let MeshNode { underlay, router, health, .. } = found;
+        let MeshNode { underlay, routers, health, .. } = found;
         assert_eq!(*underlay, ip("172.30.2.9"));
-        assert_eq!((*router, *health), (Some(ip(expected.0)), Some(ip(expected.1))));
+        assert_eq!((&routers[..], &health[..]), (&[ip(expected.0)][..], &[ip(expected.1)][..]));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use landbridge_kvstore_schema::{Ipv4Prefix, ObjectName};
+use landbridge_kvstore_schema::{Family, IpPrefix, Ipv4Prefix, Ipv6Prefix, ObjectName, Prefix};
 
 use super::Given;
 use crate::objects::Objects;
@@ -12,13 +12,18 @@ use crate::objects::Objects;
 const NODE_PREFIX_LEN: u8 = 24;
 
 /// Gives a range to each node: those that were given one keep it, then those that declare one get it, then the others
-/// get the next free one of the first of `pods`.
+/// get the next free one of the first of `pods` that is of IPv4.
 pub(super) fn give(
     objects: &Objects,
     kept: &BTreeMap<ObjectName, Ipv4Prefix>,
-    pods: &[Ipv4Prefix],
+    pods: &[IpPrefix],
     problems: &mut Vec<String>,
 ) -> Given<ObjectName, Ipv4Prefix> {
+    let of_ipv4 = |range: &IpPrefix| match range {
+        IpPrefix::V4(range) => Some(*range),
+        IpPrefix::V6(_) => None,
+    };
+    let pods: Vec<Ipv4Prefix> = pods.iter().filter_map(of_ipv4).collect();
     let mut given = Given::default();
     let mut owners: Vec<(Ipv4Prefix, &ObjectName)> = Vec::new();
     // Of several, always the same one is told of.
@@ -72,6 +77,28 @@ pub(super) fn give(
     given
 }
 
+/// Looks at the ranges of IPv6 that nodes declare. A node whose range is another's too loses it: its pods have IPv4 alone then.
+pub(super) fn check_ipv6(objects: &mut Objects, pods: &[IpPrefix], problems: &mut Vec<String>) {
+    let mut owners: Vec<(Ipv6Prefix, ObjectName)> = Vec::new();
+    for (name, node) in &mut objects.nodes {
+        let Some(range) = node.pod_range6 else { continue };
+        if let Some((taken, owner)) = owners.iter().find(|(taken, _)| overlap(*taken, range)) {
+            problems.push(format!(
+                "node {name} declares podCIDR {range}, which overlaps {taken} of node {owner}: its pods get no IPv6 \
+                 until one of both changes"
+            ));
+            node.pod_range6 = None;
+            continue;
+        }
+        if !pods.iter().any(|pods| matches!(pods, IpPrefix::V6(pods) if covers(*pods, range))) {
+            problems.push(format!(
+                "node {name} declares podCIDR {range}, which is outside of --pod-range: other clusters refuse its pods"
+            ));
+        }
+        owners.push((range, name.clone()));
+    }
+}
+
 /// The parts that can be given to nodes, from the lowest; none if the range is shorter than one.
 fn parts(pods: Ipv4Prefix) -> impl Iterator<Item = Ipv4Prefix> {
     let first = pods.network().to_bits();
@@ -82,10 +109,10 @@ fn parts(pods: Ipv4Prefix) -> impl Iterator<Item = Ipv4Prefix> {
     })
 }
 
-fn covers(outer: Ipv4Prefix, inner: Ipv4Prefix) -> bool {
+fn covers<A: Family>(outer: Prefix<A>, inner: Prefix<A>) -> bool {
     outer.len() <= inner.len() && outer.contains(inner.network())
 }
 
-fn overlap(a: Ipv4Prefix, b: Ipv4Prefix) -> bool {
+fn overlap<A: Family>(a: Prefix<A>, b: Prefix<A>) -> bool {
     covers(a, b) || covers(b, a)
 }

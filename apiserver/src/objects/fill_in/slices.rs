@@ -1,6 +1,7 @@
 //! Endpoints of services that select pods (Kubernetes' endpoint slice controller).
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use landbridge_kvstore_schema::{NamespacedName, ObjectName, Protocol};
@@ -38,8 +39,13 @@ fn of_service(objects: &Objects, service: &Service) -> Vec<EndpointSlice> {
 fn is_selected(service: &Service, pod: &Pod) -> bool {
     pod.name.namespace == service.name.namespace
         && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
-        && !pod.addresses.is_empty()
+        && addresses(pod).next().is_some()
         && !pod.readiness.ended
+}
+
+/// What stands for a pod in a slice: its addresses of IPv4, as services have theirs.
+fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
+    pod.addresses.iter().copied().filter(IpAddr::is_ipv4)
 }
 
 /// The service's ports as this pod has them; without those that the pod has no container port for.
@@ -63,7 +69,7 @@ fn endpoint(objects: &Objects, service: &Service, pod: &Pod) -> Endpoint {
     let node = pod.node.as_ref().and_then(|node| objects.nodes.get(node));
     let hostname = pod.hostname.as_ref().filter(|(subdomain, _)| subdomain == service.name.name.as_str());
     Endpoint {
-        addresses: pod.addresses.clone(),
+        addresses: addresses(pod).collect(),
         ready: service.publish_not_ready || (readiness.ready && !readiness.terminating),
         serving: service.publish_not_ready || readiness.ready,
         terminating: readiness.terminating,

@@ -19,7 +19,8 @@ use crate::{Host, Lab, Process};
 pub struct RunningPod {
     name: String,
     host: Host,
-    address: IpAddr,
+    /// At least one, IPv4 first.
+    addresses: Vec<IpAddr>,
     port: Option<u16>,
     /// `None` for a pod without a command.
     process: Option<Process>,
@@ -29,7 +30,7 @@ impl fmt::Debug for RunningPod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunningPod")
             .field("name", &self.name)
-            .field("address", &self.address)
+            .field("addresses", &self.addresses)
             .finish_non_exhaustive()
     }
 }
@@ -45,9 +46,14 @@ impl RunningPod {
         &self.host
     }
 
-    /// Its address.
+    /// Its address, the first one if it has one of each family.
     pub fn address(&self) -> IpAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// All of its addresses, IPv4 first.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
     }
 
     /// Starts its program again.
@@ -99,7 +105,7 @@ pub(super) fn run_pods(
         let host = lab.host(&format!("{node}p{number}")).map_err(no_host)?;
         let mut running = start(agent, &host, programs, manifest, pod)?;
         running.wait_until_ready()?;
-        manifest.write_ready(folder, running.address)?;
+        manifest.write_ready(folder, &running.addresses)?;
         pods.push(running);
     }
     Ok(pods)
@@ -113,7 +119,7 @@ fn start(
     pod: &Pod,
 ) -> Result<RunningPod, DeploymentError> {
     let name = pod.metadata.name.clone();
-    let address = add_interface(agent, host, programs, pod)?;
+    let addresses = add_interface(agent, host, programs, pod)?;
     let container = pod.spec.containers.first().ok_or_else(|| manifest.wrong("the pod has no container"))?;
     let mut words = container.command.iter().chain(&container.args);
     let process = match words.next() {
@@ -126,7 +132,7 @@ fn start(
         }
     };
     let port = container.ports.first().map(|port| port.container_port);
-    Ok(RunningPod { name, host: host.clone(), address, port, process })
+    Ok(RunningPod { name, host: host.clone(), addresses, port, process })
 }
 
 /// The part of a CNI result that is needed here (CNI specification 1.0.0, "Success").
@@ -140,13 +146,13 @@ struct CniAddress {
     address: String,
 }
 
-/// Calls `landbridge-cni` as a container runtime does, and returns the pod's address.
+/// Calls `landbridge-cni` as a container runtime does, and returns the pod's addresses, which are at least one.
 fn add_interface(
     agent: &Agent,
     host: &Host,
     programs: &Programs,
     pod: &Pod,
-) -> Result<IpAddr, DeploymentError> {
+) -> Result<Vec<IpAddr>, DeploymentError> {
     let program = format!("landbridge-cni ADD for pod {}", pod.metadata.name);
     let failed = |words: String| DeploymentError::Failed { program: program.clone(), words };
     let config = json!({
@@ -182,6 +188,7 @@ fn add_interface(
     }
     let result: CniResult =
         serde_json::from_str(&said).map_err(|error| failed(format!("{error} in {said}")))?;
-    let address = result.ips.first().and_then(|ip| ip.address.split('/').next()?.parse().ok());
-    address.ok_or_else(|| failed(format!("no address in {said}")))
+    let addresses = result.ips.iter().map(|ip| ip.address.split('/').next()?.parse().ok());
+    let addresses: Option<Vec<IpAddr>> = addresses.collect();
+    addresses.filter(|all| !all.is_empty()).ok_or_else(|| failed(format!("no address in {said}")))
 }

@@ -120,10 +120,11 @@ pub(super) fn write_all(manifests: &[Manifest], folder: &Path) -> Result<(), Dep
 
 impl Manifest {
     /// Writes the manifest with the status of a pod that runs and is ready.
-    pub(super) fn write_ready(&self, folder: &Path, address: IpAddr) -> Result<(), DeploymentError> {
+    pub(super) fn write_ready(&self, folder: &Path, addresses: &[IpAddr]) -> Result<(), DeploymentError> {
+        let list: Vec<String> = addresses.iter().map(|address| format!("{{ip: \"{address}\"}}")).collect();
         let status = format!(
-            "status:\n  phase: Running\n  podIP: {address}\n  podIPs:\n    - ip: {address}\n  conditions:\n    - type: \
-             Ready\n      status: \"True\"\n"
+            "status:\n  phase: Running\n  podIPs: [{}]\n  conditions:\n    - type: Ready\n      status: \"True\"\n",
+            list.join(", ")
         );
         self.write(folder, &format!("{}\n{status}", self.text.trim_end()))
     }
@@ -202,7 +203,7 @@ mod tests {
         let copy = tempfile::tempdir().unwrap();
         let copy = copy.path();
         write_all(&manifests, copy).unwrap();
-        manifests[1].write_ready(copy, "10.1.1.10".parse().unwrap()).unwrap();
+        manifests[1].write_ready(copy, &["10.1.1.10".parse().unwrap()]).unwrap();
         let written = fs::read_to_string(copy.join("pods/all-1.yaml")).unwrap();
         assert!(
             written.starts_with("kind: Pod") && written.contains("\nstatus:\n  phase: Running\n"),
