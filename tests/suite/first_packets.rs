@@ -124,8 +124,9 @@ fn pods_are_reached_by_both_of_their_addresses(mesh: &Mesh) {
         let answers = mesh.ask(client.host(), SocketAddr::new(*address, WEB_PORT), 10);
         assert!(failures(&answers).is_empty(), "{address}: {answers:?}");
     }
-    // Gateways of the other cluster's pods, and who is outside and knows no way to any pod: it answers the node.
-    for target in ["10.2.2.1", "fd10:2:2::1", "172.30.1.254", "fd30:1::fe"] {
+    // Gateways of the other cluster's pods, a node's own addresses, and who is outside and knows no way to any pod: it answers
+    // the node.
+    for target in ["10.2.2.1", "fd10:2:2::1", "172.30.2.2", "fd30:2::2", "172.30.1.254", "fd30:1::fe"] {
         let pong = client.host().run("ping", ["-c", "1", "-W", "5", target]).unwrap();
         assert!(pong.status.success(), "{target}: {}", String::from_utf8_lossy(&pong.stdout));
     }

@@ -52,9 +52,11 @@ impl<'a> Ipcache<'a> {
             } else {
                 (identity::REMOTE_NODE, self.numbers.get(&node.name))
             };
-            let outer = IpcacheEntry { identity, node: NodeNumber::NONE };
+            // A node speaks outside of tunnels under the address that they begin at, and under no other: of the rest nobody
+            // could tell whose they are.
             for ip in &node.internal {
-                self.addresses.entry(Address::from(*ip)).or_insert(outer);
+                let behind = number.filter(|_| *ip != node.underlay).unwrap_or_default();
+                self.addresses.entry(Address::from(*ip)).or_insert(IpcacheEntry { identity, node: behind });
             }
             let Some(number) = number else { continue };
             for ip in node.inner_addresses() {

@@ -69,6 +69,33 @@ fn nodes_have_their_addresses_and_others_a_number_and_their_range() {
 }
 
 #[test]
+fn a_node_of_both_families_is_behind_its_tunnel_but_for_where_that_ends() {
+    let of_type = |address_type, text: &str| NodeAddress { address_type, ip: ip(text) };
+    let node = Node {
+        addresses: vec![
+            of_type(AddressType::InternalIp, "fd30:2::9"),
+            of_type(AddressType::InternalIp, "172.30.2.9"),
+            of_type(AddressType::CiliumInternalIp, "fd10:2:9::1"),
+        ],
+        ipv4_pod_cidrs: vec!["10.2.9.0/24".parse().unwrap()],
+        ipv6_pod_cidrs: vec!["fd10:2:9::/64".parse().unwrap()],
+        ..bare_node("b9")
+    };
+    let desired = mesh(nodes().into_iter().chain([node_record("b", &node)])).desired();
+    let number = entry(&desired, "10.2.9.1").unwrap().node;
+    assert_eq!(desired.nodes[&number].underlay, address("172.30.2.9"));
+    for (ip, node) in [
+        ("172.30.2.9", NodeNumber::NONE),
+        ("fd30:2::9", number),
+        ("10.2.9.2", number),
+        ("fd10:2:9::1", number),
+        ("fd10:2:9::2", number),
+    ] {
+        assert_eq!(entry(&desired, ip), Some(IpcacheEntry { identity: reserved::REMOTE_NODE, node }), "{ip}");
+    }
+}
+
+#[test]
 fn a_node_says_itself_where_its_router_and_health_address_are_within_its_range() {
     let of_type = |address_type, text: &str| NodeAddress { address_type, ip: ip(text) };
     let node = |router: &str, health: &str| Node {
