@@ -203,7 +203,10 @@ impl Store {
 
 impl PutRequest {
     /// Checks what does not depend on the state.
-    pub(crate) fn validate(&self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError::EmptyKey`], [`StoreError::ValueProvided`], [`StoreError::LeaseProvided`].
+    pub fn validate(&self) -> Result<(), StoreError> {
         if self.key.is_empty() {
             return Err(StoreError::EmptyKey);
         }

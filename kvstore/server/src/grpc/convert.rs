@@ -60,17 +60,17 @@ pub(super) fn range(request: &pb::RangeRequest) -> Result<RangeRequest, Status> 
 }
 
 pub(super) fn put(request: &pb::PutRequest) -> Result<PutRequest, Status> {
-    if request.key.is_empty() {
-        return Err(status::refused(StoreError::EmptyKey));
-    }
-    Ok(PutRequest {
+    let put = PutRequest {
         key: own(&request.key),
         value: own(&request.value),
         lease: LeaseId::new(request.lease).ok(),
         ignore_value: request.ignore_value,
         ignore_lease: request.ignore_lease,
         prev_kv: request.prev_kv,
-    })
+    };
+    // Here, where everything else of a transaction is looked at: the first thing that is wrong is told, as in etcd.
+    put.validate().map_err(status::refused)?;
+    Ok(put)
 }
 
 pub(super) fn delete(request: &pb::DeleteRangeRequest) -> Result<DeleteRequest, Status> {
@@ -276,6 +276,23 @@ mod tests {
         let whole = pb::TxnRequest { compare: vec![compare], success: vec![op], failure: Vec::new() };
         assert!(is_apart(&whole, |whole| txn(whole, 128)));
     }
+
+    #[test]
+    fn of_several_things_that_are_wrong_with_a_transaction_the_first_is_told() {
+        use pb::request_op::Request;
+        let op = |request| pb::RequestOp { request: Some(request) };
+        let kept =
+            pb::PutRequest { key: "k".into(), value: "v".into(), ignore_value: true, ..Default::default() };
+        let nameless = pb::TxnRequest { compare: vec![pb::Compare::default()], ..Default::default() };
+        let both = pb::TxnRequest {
+            success: vec![op(Request::RequestPut(kept))],
+            failure: vec![op(Request::RequestTxn(nameless.clone()))],
+            ..Default::default()
+        };
+        assert_eq!(txn(both, 128).unwrap_err().message(), "etcdserver: value is provided");
+        assert_eq!(txn(nameless, 128).unwrap_err().message(), "etcdserver: key is not provided");
+    }
+
     #[test]
     fn what_is_nested_has_no_more_operations_than_a_flat_transaction() {
         use pb::request_op::Request;
