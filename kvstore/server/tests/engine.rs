@@ -202,7 +202,7 @@ fn a_restart_changes_nothing_but_the_term() {
         assert!(after.term > status.term, "{} then {}", status.term, after.term);
         // Its full time, and the election timeout.
         let remaining = engine.lease_remaining(lease(7));
-        assert!(remaining > Some(Duration::from_secs(599)), "{remaining:?}");
+        assert!(remaining > Some(Duration::from_secs(590)), "{remaining:?}");
         assert_eq!(engine.renew_lease(lease(7)).await.unwrap(), Some(600));
         let refused = engine.propose(Command::LeaseGrant { id: lease(7), ttl_seconds: 1 }).await.unwrap();
         assert_eq!(refused.outcome, Err(StoreError::LeaseExists));
@@ -433,8 +433,9 @@ fn a_lease_that_runs_out_takes_its_keys_along() {
     block_on(async {
         let dir = tempfile::tempdir().unwrap();
         let engine = open(dir.path()).await;
-        let ttl = Duration::from_secs(1);
-        engine.propose(Command::LeaseGrant { id: lease(1), ttl_seconds: 1 }).await.unwrap();
+        // So long that a busy machine renews and puts in time.
+        let ttl = Duration::from_secs(3);
+        engine.propose(Command::LeaseGrant { id: lease(1), ttl_seconds: 3 }).await.unwrap();
         engine.propose(Command::LeaseGrant { id: lease(2), ttl_seconds: 600 }).await.unwrap();
         for key in ["one", "two"] {
             engine.propose(put_with_lease(key, lease(1))).await.unwrap();
@@ -447,9 +448,9 @@ fn a_lease_that_runs_out_takes_its_keys_along() {
         let mut renewed = begin;
         while begin.elapsed() < ttl * 2 {
             let now = Instant::now();
-            assert_eq!(engine.renew_lease(lease(1)).await.unwrap(), Some(1));
+            assert_eq!(engine.renew_lease(lease(1)).await.unwrap(), Some(3));
             renewed = now;
-            tokio::time::sleep(ttl / 5).await;
+            tokio::time::sleep(ttl / 15).await;
         }
         assert_eq!(engine.read(Store::revision), revision);
         assert!(engine.lease_remaining(lease(1)).is_some_and(|left| left <= ttl));
@@ -472,7 +473,7 @@ fn an_expired_lease_is_told_so_when_its_keys_are_gone() {
     block_on(async {
         let dir = tempfile::tempdir().unwrap();
         let engine = open(dir.path()).await;
-        engine.propose(Command::LeaseGrant { id: lease(1), ttl_seconds: 1 }).await.unwrap();
+        engine.propose(Command::LeaseGrant { id: lease(1), ttl_seconds: 3 }).await.unwrap();
         engine.propose(put_with_lease("leased", lease(1))).await.unwrap();
         // Just before it runs out, and over and over from then on.
         until(|| engine.lease_remaining(lease(1)).is_none_or(|left| left < Duration::from_millis(5))).await;
