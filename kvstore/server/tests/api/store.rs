@@ -24,7 +24,7 @@ use tonic::{Response, Status, Streaming};
 /// How often quiet watches are told how far they are.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Nothing that a test waits for takes as long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits for what has to come.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {

@@ -1,6 +1,7 @@
 //! Users where there are several members: what one knows of them, all do.
 
 use std::path::Path;
+use std::time::Duration;
 
 use landbridge_kvstore_server::engine::{
     ClusterOptions, ClusterState, EngineOptions, InitialMember, PeerOptions,
@@ -37,6 +38,9 @@ async fn start(dir: &Path, number: usize, options: AuthOptions) -> Server {
         },
         name: number.to_string(),
         snapshot_entries: 20,
+        // So long that a busy machine keeps its leader.
+        election_timeout: Duration::from_secs(2),
+        heartbeat: Duration::from_millis(100),
         ..engine_options(&dir.join(format!("data-{number}")))
     };
     let options = ServerOptions {
