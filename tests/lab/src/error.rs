@@ -70,6 +70,14 @@ pub enum LabError {
         /// What could not be written.
         path: PathBuf,
     },
+    /// Both ends of a cable were set up, and the kernel does not say that it carries.
+    #[error("{interface} is set up and carries nothing after {} s: look at it with `ip -d link`", .patience.as_secs())]
+    NoCarrier {
+        /// One end of the cable.
+        interface: String,
+        /// How long it was waited for.
+        patience: std::time::Duration,
+    },
     /// A call to the kernel failed.
     #[error("cannot {action}")]
     Io {

@@ -2,15 +2,22 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::link::{InfoBridge, InfoData, InfoVeth, LinkAttribute};
+use rtnetlink::packet_route::link::{
+    BridgePortState, InfoBridge, InfoBridgePort, InfoData, InfoPortData, InfoVeth, LinkAttribute, LinkInfo,
+    State,
+};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
 use rustix::net::netdevice;
 
 use crate::address::Prefix;
 use crate::error::{IoContext, LabError};
 use crate::namespace::Namespace;
+
+/// How long the kernel may take to notice that both ends of a cable are up.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Requests to the network stack of one namespace.
 pub(crate) struct Netlink {
@@ -23,7 +30,7 @@ pub(crate) fn within<T: Send>(
     requests: impl AsyncFnOnce(Netlink) -> Result<T, LabError> + Send,
 ) -> Result<T, LabError> {
     let run = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context(|| "start a netlink runtime".to_owned())?.block_on(async {
             let (connection, handle, _) = new_connection().context(|| "open a netlink socket".to_owned())?;
             tokio::spawn(connection);
@@ -66,6 +73,22 @@ impl Netlink {
     pub(crate) async fn set_up(&self, name: &str) -> Result<(), LabError> {
         let message = LinkUnspec::new_with_name(name).up().build();
         self.handle.link().set(message).execute().await.map_err(failed(|| format!("set {name} up")))
+    }
+
+    /// Returns when an interface that was set up carries packets. The kernel hears of a cable's other end in its own
+    /// time, and until then it drops what is sent, and a bridge does not forward.
+    ///
+    /// # Errors
+    /// [`LabError::NoCarrier`] after half a minute.
+    pub(crate) async fn wait_until_carrying(&self, name: &str) -> Result<(), LabError> {
+        let carries = async {
+            while !carries(&self.attributes_of(name).await?) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok(())
+        };
+        let no_carrier = || LabError::NoCarrier { interface: name.to_owned(), patience: PATIENCE };
+        tokio::time::timeout(PATIENCE, carries).await.unwrap_or_else(|_| Err(no_carrier()))
     }
 
     /// Sets how many packets an interface may queue.
@@ -179,4 +202,15 @@ fn index_of(interface: &str) -> Result<u32, LabError> {
 
 fn failed(action: impl FnOnce() -> String) -> impl FnOnce(rtnetlink::Error) -> LabError {
     |source| LabError::Netlink { action: action(), source }
+}
+
+/// Whether an interface with these attributes is up and, as a port of a bridge, forwards.
+fn carries(attributes: &[LinkAttribute]) -> bool {
+    let of_port = |port: &InfoBridgePort| matches!(port, InfoBridgePort::State(state) if *state != BridgePortState::Forwarding);
+    let holds_back = |info: &LinkInfo| matches!(info, LinkInfo::PortData(InfoPortData::BridgePort(port)) if port.iter().any(of_port));
+    let is_up = attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::OperState(State::Up)));
+    is_up
+        && !attributes.iter().any(
+            |attribute| matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.iter().any(holds_back)),
+        )
 }

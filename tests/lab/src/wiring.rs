@@ -52,6 +52,14 @@ pub(crate) fn wire(topology: &Topology, namespaces: &[Namespace]) -> Result<(), 
     for (host, namespace) in topology.hosts.iter().zip(namespaces) {
         netlink::within(namespace, async |netlink| configure(host, &netlink).await)?;
     }
+    for (host, namespace) in topology.hosts.iter().zip(namespaces) {
+        netlink::within(namespace, async |netlink| {
+            for interface in &host.interfaces {
+                netlink.wait_until_carrying(&interface.name).await?;
+            }
+            Ok(())
+        })?;
+    }
     Ok(())
 }
 

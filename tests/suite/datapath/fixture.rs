@@ -18,7 +18,8 @@ use landbridge_bpf_loader::{Attachment, Build, Datapath, DatapathOptions, MapSiz
 use landbridge_lab::{Host, Lab, LabName, LabSpec, PodWiring};
 
 pub(crate) use traffic::{
-    addresses, arrives, captured, connect, echo_server, exchange, expect_refusal, send_large, tunnelled, udp,
+    addresses, arrives, captured, connect, echo_server, exchange, expect_refusal, is_lost, send_large,
+    tunnelled, udp,
 };
 
 const OVERLAY: &str = "lb_vxlan";

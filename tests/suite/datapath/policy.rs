@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use landbridge_bpf_loader::maps::{Direction, PeerKind, PolicyVerdict, Reason};
 use landbridge_lab::requirement::{Requirement, met};
 
-use super::fixture::{Mesh, Node, Pod, arrives, connect, echo_server, exchange, udp};
+use super::fixture::{Mesh, Node, Pod, arrives, connect, echo_server, exchange, is_lost, udp};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -17,7 +17,7 @@ fn socket(pod: &Pod) -> UdpSocket {
 /// Expects that a datagram is dropped at `node` for this reason.
 fn denied(node: &Node, from: &UdpSocket, to: &UdpSocket, reason: Reason, direction: Direction) {
     let before = node.packets(reason, direction);
-    assert!(!arrives(from, to));
+    assert!(is_lost(from, to));
     assert_eq!(node.packets(reason, direction), before + 1, "{}", node.drops());
 }
 

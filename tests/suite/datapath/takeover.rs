@@ -10,7 +10,7 @@ use landbridge_bpf_loader::maps::{Direction, Reason};
 use landbridge_lab::requirement::{Requirement, met};
 
 use super::fixture::{
-    Mesh, arrives, connect, echo_server, options, options_at, udp, version_folder, wait_until,
+    Mesh, arrives, connect, echo_server, is_lost, options, options_at, udp, version_folder, wait_until,
 };
 
 /// What a second run of this binary is to take over: pins, cgroup, two addresses, the interface of a pod.
@@ -118,12 +118,12 @@ fn without_its_pins_nothing_is_attached_any_more() {
     let liar = udp(&pod.host, std::net::Ipv4Addr::new(10, 1, 1, 99));
     let pins = options(&host, 1).pins;
     drop(a);
-    assert!(!arrives(&liar, &router));
+    assert!(is_lost(&liar, &router));
     for _ in 0..2 {
         host.inside(|| Datapath::remove(&pins)).unwrap().unwrap();
     }
     // The kernel detaches in its own time.
-    wait_until("nobody looks", || arrives(&liar, &router));
+    wait_until("nobody looks", || !is_lost(&liar, &router));
 }
 
 /// The pins of links below a folder of pins, without the folder.
