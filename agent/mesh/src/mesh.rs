@@ -319,7 +319,7 @@ impl Mesh {
                 mac: endpoint.mac,
                 host_mac: endpoint.host_mac,
                 id: endpoint.id,
-                flags: 0,
+                port_prefixes: sets.port_prefixes,
             };
             Some((Address::from(*ip), entry))
         });

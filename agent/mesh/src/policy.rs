@@ -12,6 +12,7 @@
 //!   a policy may be about which cannot be read (see `subject`): it may deny what others allow. Its node reaches it still.
 //! - Selectors look at labels of pods. Nodes and the world have none; they are meant by entities alone.
 
+mod port_range;
 mod selector;
 mod sets;
 mod subject;
@@ -67,6 +68,8 @@ pub(crate) struct Mesh<'a> {
 pub(crate) struct Enforced {
     pub(crate) ingress: PolicySet,
     pub(crate) egress: PolicySet,
+    /// The sizes of the ranges of ports in both.
+    pub(crate) port_prefixes: u16,
 }
 
 impl Policies {
@@ -111,7 +114,9 @@ impl Policies {
         let enforced = contents.iter().map(|(identity, content)| {
             let (ingress, egress) =
                 (number(&self.sets, &content.ingress), number(&self.sets, &content.egress));
-            (*identity, Enforced { ingress, egress })
+            let both = content.ingress.iter().chain(&content.egress);
+            let port_prefixes = both.fold(0, |prefixes, content| prefixes | content.port_prefixes());
+            (*identity, Enforced { ingress, egress, port_prefixes })
         });
         (enforced.collect(), self.sets.entries())
     }
@@ -173,15 +178,8 @@ impl Mesh<'_> {
             let verdict = if rule.deny { PolicyVerdict::Deny } else { PolicyVerdict::Allow };
             let ports = ports(rule.ports.as_deref());
             for (kind, peer) in self.peers(rule) {
-                for (protocol, port) in &ports {
-                    let key = PolicyKey {
-                        set: PolicySet::NOT_ENFORCED,
-                        peer,
-                        port: *port,
-                        protocol: *protocol,
-                        kind: kind as u8,
-                    };
-                    content.add(key, verdict);
+                for ports in &ports {
+                    content.add(PolicyKey { peer, kind: kind as u8, ..*ports }, verdict);
                 }
             }
         }
@@ -240,19 +238,28 @@ impl Mesh<'_> {
     }
 }
 
-/// Protocol and port of each entry; 0 for all of them.
-fn ports(ports: Option<&[PolicyPort]>) -> Vec<(u8, [u8; 2])> {
-    let Some(ports) = ports else { return vec![(0, [0; 2])] };
+/// Protocol and ports of each entry, with nobody as its peer yet.
+fn ports(ports: Option<&[PolicyPort]>) -> Vec<PolicyKey> {
+    let Some(ports) = ports else { return vec![PolicyKey::default()] };
     let mut found = Vec::new();
-    for PolicyPort { protocol, port } in ports {
+    for PolicyPort { protocol, port, end_port } in ports {
+        let of_protocols = |(port, port_bits): (u16, u8)| {
+            let port = port.to_be_bytes();
+            let protocols = numbers_of(*protocol).iter();
+            protocols.map(move |protocol| PolicyKey {
+                protocol: *protocol,
+                port,
+                port_bits,
+                ..PolicyKey::default()
+            })
+        };
         match port {
             // Every port of any protocol: also what has no ports.
-            None if *protocol == Protocol::Any => found.push((0, [0; 2])),
-            None => found.extend(numbers_of(*protocol).iter().map(|protocol| (*protocol, [0; 2]))),
-            Some(port) => {
-                found.extend(
-                    numbers_of(*protocol).iter().map(|protocol| (*protocol, port.get().to_be_bytes())),
-                );
+            None if *protocol == Protocol::Any => found.push(PolicyKey::default()),
+            None => found.extend(of_protocols((0, 0))),
+            Some(first) => {
+                let last = end_port.unwrap_or(*first).max(*first);
+                found.extend(port_range::prefixes(first.get()..=last.get()).flat_map(of_protocols));
             }
         }
     }

@@ -193,6 +193,20 @@ pub(super) fn port(path: &FieldPath, number: i32) -> Result<NonZeroU16, FieldErr
     port.ok_or_else(|| path.error(format!("{number} is not a port: use 1 to 65535")))
 }
 
+/// The last port of a range, which has to have a first.
+pub(super) fn end_port(
+    path: &FieldPath,
+    first: Option<NonZeroU16>,
+    last: i32,
+) -> Result<NonZeroU16, FieldError> {
+    let Some(first) = first else { return Err(path.error("a range of ports needs its first in port")) };
+    let last = port(path, last)?;
+    if last < first {
+        return Err(path.error(format!("{last} is less than the first port of the range, {first}")));
+    }
+    Ok(last)
+}
+
 /// TCP if nothing is said.
 pub(super) fn protocol(path: &FieldPath, text: Option<&str>) -> Result<Protocol, FieldError> {
     match text.unwrap_or("TCP") {

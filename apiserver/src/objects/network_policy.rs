@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::cilium_policy::address_range;
-use super::kubernetes::{namespaced_name, port, protocol};
+use super::kubernetes::{end_port, namespaced_name, port, protocol};
 use super::label_selector::LabelSelector;
 use super::{FieldError, FieldPath, NamedPolicy, PolicyKind, PolicyName};
 use crate::identities::{NAMESPACE_LABEL, NAMESPACE_LABELS_PREFIX};
@@ -71,10 +71,11 @@ struct IpBlock {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Port {
     protocol: Option<String>,
     port: Option<IntOrString>,
+    end_port: Option<i32>,
 }
 
 impl NetworkPolicy {
@@ -200,10 +201,10 @@ impl Port {
                 return Err(path.field("port").error(message));
             }
         };
-        Ok(PolicyPort {
-            protocol: protocol(&path.field("protocol"), self.protocol.as_deref())?,
-            port: number,
-        })
+        let end_port =
+            self.end_port.map(|last| end_port(&path.field("endPort"), number, last)).transpose()?;
+        let protocol = protocol(&path.field("protocol"), self.protocol.as_deref())?;
+        Ok(PolicyPort { protocol, port: number, end_port })
     }
 }
 

@@ -35,7 +35,7 @@ fn peers_are_read_as_written() {
          \x20 - {key: any:env, operator: NotIn, values: [dev]}\n\
          ingress:\n- fromEndpoints:\n  - {}\n- fromEntities: [world, cluster-mesh]\n- fromCIDR: [10.0.0.7/8, 192.0.2.1]\n\
          - fromCIDRSet:\n  - cidr: 10.0.0.0/8\n    except: [10.1.0.0/16]\n\
-         \x20 toPorts:\n  - ports:\n    - {port: \"80\", protocol: tcp}\n    - {port: 53}\n    - {protocol: UDP}\n\
+         \x20 toPorts:\n  - ports:\n    - {port: \"80\", protocol: tcp, endPort: 88}\n    - {port: 53, endPort: 0}\n    - {protocol: UDP}\n\
          - fromEndpoints: []\n- toPorts:\n  - ports: [{port: \"1\"}]\n\
          ingressDeny:\n- fromEntities: [host]\n",
     );
@@ -46,7 +46,7 @@ fn peers_are_read_as_written() {
         r#"{"deny":false,"peers":[{"entity":"world"},{"entity":"cluster-mesh"}],"ports":null},{"deny":false,"peers":["#,
         r#"{"addresses":{"range":"10.0.0.0/8","except":[]}},{"addresses":{"range":"192.0.2.1/32","except":[]}}],"#,
         r#""ports":null},{"deny":false,"peers":[{"addresses":{"range":"10.0.0.0/8","except":["10.1.0.0/16"]}}],"#,
-        r#""ports":[{"protocol":"TCP","port":80},{"protocol":"ANY","port":53},{"protocol":"UDP","port":null}]},"#,
+        r#""ports":[{"protocol":"TCP","port":80,"endPort":88},{"protocol":"ANY","port":53},{"protocol":"UDP","port":null}]},"#,
         r#"{"deny":false,"peers":[],"ports":null},{"deny":false,"peers":null,"ports":[{"protocol":"ANY","port":1}]},"#,
         r#"{"deny":true,"peers":[{"entity":"host"}],"ports":null}],"egress":null}"#,
     );
@@ -72,6 +72,11 @@ fn fields_that_are_not_evaluated_refuse_the_policy() {
             "endpointSelector: {}\ningress:\n- toPorts:\n  - ports: [{port: http}]",
             "all.yaml:10:22: ",
             "\"http\" is not a number",
+        ),
+        (
+            "endpointSelector: {}\ningress:\n- toPorts:\n  - ports: [{port: \"80\", endPort: 79}]",
+            "all.yaml:10:37: ",
+            "79 is less than the first port",
         ),
         ("nodeSelector: {}", "all.yaml:7:3: ", "nodeSelector"),
         ("ingress: []", "all.yaml:6:1: ", "endpointSelector"),
@@ -162,7 +167,18 @@ fn network_policies_of_kubernetes_are_read() {
         r#""ports":[{"protocol":"TCP","port":5432},{"protocol":"UDP","port":null}]}],"egress":null}"#,
     );
     assert_eq!(rule(&text), expected);
-    let found =
-        problem(&kubernetes("  podSelector: {}\n  ingress:\n  - ports:\n    - {port: 80, endPort: 90}\n"));
-    assert!(found.contains("endPort") && found.starts_with("all.yaml:8:"), "{found}");
+    let ranges =
+        |port: &str| kubernetes(&format!("  podSelector: {{}}\n  ingress:\n  - ports:\n    - {{{port}}}\n"));
+    assert!(rule(&ranges("port: 80, endPort: 90")).contains(r#"{"protocol":"TCP","port":80,"endPort":90}"#));
+    for (port, why) in [
+        ("port: 80, endPort: 79", "79 is less than the first port of the range, 80"),
+        ("port: 80, endPort: 70000", "70000 is not a port: use 1 to 65535"),
+        ("endPort: 90", "a range of ports needs its first in port"),
+    ] {
+        let found = problem(&ranges(port));
+        assert!(
+            found.contains("endPort") && found.contains(why) && found.starts_with("all.yaml:8:"),
+            "{found}"
+        );
+    }
 }

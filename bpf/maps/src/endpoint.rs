@@ -20,8 +20,9 @@ pub struct Endpoint {
     pub host_mac: [u8; 6],
     /// Number of the endpoint on its node.
     pub id: u16,
-    /// 0; for later use.
-    pub flags: u16,
+    /// Which ranges of ports the rules of both sets speak of: bit `n` is set where a rule has
+    /// [`port_bits`](crate::PolicyKey::port_bits) of `n`, for `n` from 1 to 15. A packet's port is looked up once for each.
+    pub port_prefixes: u16,
 }
 
 impl Endpoint {

@@ -33,12 +33,23 @@ pub struct PolicyKey {
     pub set: PolicySet,
     /// The other side, see [`PeerKind`].
     pub peer: u32,
-    /// Destination port, network byte order, of ICMP the type; 0 for every port.
+    /// Destination port, network byte order, of ICMP the type. The bits after the first `port_bits` are 0.
     pub port: [u8; 2],
-    /// IP protocol number; 0 for every protocol, then the port is 0 as well.
+    /// IP protocol number; 0 for every protocol, which then is about every port.
     pub protocol: u8,
     /// A [`PeerKind`].
     pub kind: u8,
+    /// How many of the first bits of a port have to be those of `port`: [`ONE_PORT`](Self::ONE_PORT) for one port, 0 for
+    /// every port, `n` in between for a range of 2^(16-n) ports, which endpoints have to know of, see
+    /// [`Endpoint::port_prefixes`](crate::Endpoint::port_prefixes).
+    pub port_bits: u8,
+    /// 0; for later use.
+    pub reserved: [u8; 3],
+}
+
+impl PolicyKey {
+    /// [`port_bits`](Self::port_bits) of a key that is about one port.
+    pub const ONE_PORT: u8 = 16;
 }
 
 /// What an entry says.

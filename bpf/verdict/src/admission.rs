@@ -146,7 +146,14 @@ fn judge<T: Rules + Connections>(
     // The node itself may always reach its pods: probes of the kubelet come from there.
     let from_host = matches!(direction, Direction::Ingress) && peer == identity::HOST;
     if !from_host {
-        let question = Question { set, peer, shift, protocol: flow.policy_protocol, port: flow.policy_port };
+        let question = Question {
+            set,
+            peer,
+            shift,
+            protocol: flow.policy_protocol,
+            port: flow.policy_port,
+            port_prefixes: endpoint.port_prefixes,
+        };
         match tables.decide(&question) {
             Decision::Allow => {}
             Decision::Deny => return Err(Reason::POLICY_DENIED_BY_DENYLIST),

@@ -1,7 +1,8 @@
 //! What a policy set says of a peer and a port.
 //!
 //! At most twelve lookups, however many rules there are: four ways to name the peer (its identity, its cluster, the
-//! mesh, anyone), each with three ways to name the port (itself, all of its protocol, all of all protocols).
+//! mesh, anyone), each with three ways to name the port (itself, all of its protocol, all of all protocols). Ranges of ports
+//! take four more for each of their sizes, at most 72 in all.
 
 use landbridge_bpf_maps::{PeerKind, PolicyKey, PolicySet, PolicyVerdict};
 
@@ -44,12 +45,16 @@ pub struct Question {
     pub protocol: u8,
     /// Port that the packet is for, network byte order, of ICMP the type; 0 if the protocol has none.
     pub port: [u8; 2],
+    /// The sizes of ranges that rules of this set have, as [`Endpoint::port_prefixes`] has them.
+    ///
+    /// [`Endpoint::port_prefixes`]: landbridge_bpf_maps::Endpoint::port_prefixes
+    pub port_prefixes: u16,
 }
 
 /// What rules say. Deny wins over allow, whichever is more precise.
 #[inline(always)]
 pub fn decide<R: Rules + ?Sized>(rules: &R, question: &Question) -> Decision {
-    let Question { set, peer, shift, protocol, port } = *question;
+    let Question { set, peer, shift, protocol, port, port_prefixes } = *question;
     if set == PolicySet::NOT_ENFORCED {
         return Decision::Allow;
     }
@@ -63,9 +68,14 @@ pub fn decide<R: Rules + ?Sized>(rules: &R, question: &Question) -> Decision {
             _ => 0,
         };
         if in_mesh || kind == IDENTITY || kind == ANY {
-            let mut key = PolicyKey { set, peer: named, port, protocol, kind };
+            let port_bits = PolicyKey::ONE_PORT;
+            let mut key = PolicyKey { set, peer: named, port, protocol, kind, port_bits, reserved: [0; 3] };
             seen |= rules.verdict(&key);
+            if port_prefixes != 0 {
+                seen |= of_ranges(rules, &mut key, u16::from_be_bytes(port), port_prefixes);
+            }
             key.port = [0, 0];
+            key.port_bits = 0;
             seen |= rules.verdict(&key);
             key.protocol = 0;
             seen |= rules.verdict(&key);
@@ -78,6 +88,22 @@ pub fn decide<R: Rules + ?Sized>(rules: &R, question: &Question) -> Decision {
         ALLOW => Decision::Allow,
         _ => Decision::Deny,
     }
+}
+
+/// What rules say that are about ranges of ports.
+#[inline(always)]
+fn of_ranges<R: Rules + ?Sized>(rules: &R, key: &mut PolicyKey, port: u16, prefixes: u16) -> u8 {
+    let mut seen = 0;
+    let mut bits = 1;
+    while bits < PolicyKey::ONE_PORT {
+        if prefixes & (1 << bits) != 0 {
+            key.port_bits = bits;
+            key.port = (port & (u16::MAX << (PolicyKey::ONE_PORT - bits))).to_be_bytes();
+            seen |= rules.verdict(key);
+        }
+        bits += 1;
+    }
+    seen
 }
 
 const IDENTITY: u8 = PeerKind::Identity as u8;
@@ -101,7 +127,13 @@ mod tests {
 
     fn ask(tables: &Tables, set: u32, peer: u32, protocol: u8, port: u16) -> Decision {
         let port = port.to_be_bytes();
-        decide(tables, &Question { set: PolicySet(set), peer, shift: SHIFT, protocol, port })
+        let ranges = tables
+            .rules
+            .keys()
+            .map(|key| key.port_bits)
+            .filter(|bits| (1..PolicyKey::ONE_PORT).contains(bits));
+        let port_prefixes = ranges.fold(0, |prefixes, bits| prefixes | 1 << bits);
+        decide(tables, &Question { set: PolicySet(set), peer, shift: SHIFT, protocol, port, port_prefixes })
     }
 
     type Rule = (PolicyKey, PolicyVerdict);
@@ -123,20 +155,28 @@ mod tests {
             Just((PeerKind::Mesh, 0)),
             Just((PeerKind::Any, 0)),
         ];
-        let place =
-            prop_oneof![Just((0, 0)), (prop_oneof![Just(6u8), Just(17)], prop_oneof![Just(0u16), 80u16..83])];
+        let ports = prop_oneof![
+            Just((0, 0)),
+            (80u16..83).prop_map(|port| (port, PolicyKey::ONE_PORT)),
+            (76u16..88, 1..PolicyKey::ONE_PORT)
+                .prop_map(|(port, bits)| (port & (u16::MAX << (16 - bits)), bits)),
+        ];
+        let place = prop_oneof![Just((0, (0, 0))), (prop_oneof![Just(6u8), Just(17)], ports)];
         let verdict = prop_oneof![3 => Just(PolicyVerdict::Allow), 1 => Just(PolicyVerdict::Deny)];
-        let rule =
-            (1u32..3, kind, place, verdict).prop_map(|(set, (kind, peer), (protocol, port), verdict)| {
+        let rule = (1u32..3, kind, place, verdict).prop_map(
+            |(set, (kind, peer), (protocol, (port, port_bits)), verdict)| {
                 let key = PolicyKey {
                     set: PolicySet(set),
                     peer,
                     port: port.to_be_bytes(),
                     protocol,
                     kind: kind as u8,
+                    port_bits,
+                    reserved: [0; 3],
                 };
                 (key, verdict)
-            });
+            },
+        );
         proptest::collection::vec(rule, 0..8)
     }
 
@@ -150,7 +190,8 @@ mod tests {
                 2 => allocated,
                 _ => true,
             };
-            let of_port = key.port == [0, 0] || key.port == port.to_be_bytes();
+            let first = u32::from(u16::from_be_bytes(key.port));
+            let of_port = (first..first + (1 << (16 - key.port_bits))).contains(&port.into());
             key.set.0 == set && of_peer && (key.protocol == 0 || key.protocol == protocol && of_port)
         });
         let verdicts: Vec<PolicyVerdict> = matching.map(|(_, verdict)| *verdict).collect();
@@ -168,7 +209,7 @@ mod tests {
         /// The few lookups find what reading all rules finds.
         #[test]
         fn lookups_agree_with_reading_every_rule(
-            rules in rules(), peer in peers(), protocol in prop_oneof![Just(6u8), Just(17), Just(1)], port in 79u16..84,
+            rules in rules(), peer in peers(), protocol in prop_oneof![Just(6u8), Just(17), Just(1)], port in 75u16..90,
         ) {
             // Of two rules with one key the later stands, as in a map.
             let mut tables = Tables::default();

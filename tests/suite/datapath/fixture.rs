@@ -352,6 +352,9 @@ impl Node {
                 port: port.to_be_bytes(),
                 protocol: *protocol,
                 kind: *kind as u8,
+                // No port is every port.
+                port_bits: if *port == 0 { 0 } else { PolicyKey::ONE_PORT },
+                reserved: [0; 3],
             };
             let entry = PolicyEntry { verdict: *verdict as u8, ..PolicyEntry::default() };
             self.datapath.policy().upsert(&key, &entry).unwrap();

@@ -25,11 +25,19 @@ impl Content {
         }
     }
 
+    /// The sizes of ranges that its entries have, as [`Endpoint::port_prefixes`](landbridge_bpf_maps::Endpoint::port_prefixes)
+    /// has them.
+    pub(super) fn port_prefixes(&self) -> u16 {
+        let ranges =
+            self.0.keys().map(|key| key.port_bits).filter(|bits| (1..PolicyKey::ONE_PORT).contains(bits));
+        ranges.fold(0, |prefixes, bits| prefixes | 1 << bits)
+    }
+
     fn hash(&self) -> u32 {
         let bytes = self.0.iter().flat_map(|(key, verdict)| {
-            let PolicyKey { set: _, peer, port, protocol, kind } = *key;
+            let PolicyKey { set: _, peer, port, protocol, kind, port_bits, reserved: _ } = *key;
             let [a, b, c, d] = peer.to_be_bytes();
-            [a, b, c, d, port[0], port[1], protocol, kind, *verdict as u8]
+            [a, b, c, d, port[0], port[1], protocol, kind, port_bits, *verdict as u8]
         });
         hash(&bytes.collect::<Vec<_>>())
     }

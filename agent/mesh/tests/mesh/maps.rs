@@ -258,7 +258,7 @@ fn a_pod_of_this_node_is_served_as_its_record_says() {
         mac: [2, 0, 0, 0, 0, 7],
         host_mac: [2, 0, 0, 0, 1, 7],
         id: 7,
-        flags: 0,
+        port_prefixes: 0,
     };
     assert_eq!(desired.endpoints, BTreeMap::from([(address("10.1.1.9"), expected)]));
     // Before anybody has published the address.

@@ -1,6 +1,7 @@
 //! Policy against an evaluator that reads records as a person would.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 
 use landbridge_agent_mesh::{Desired, Mesh, Problem, Unsupported};
 use landbridge_bpf_maps::{Endpoint, PeerKind, PolicyKey, PolicySet, PolicyVerdict, identity as reserved};
@@ -67,8 +68,12 @@ fn any_peer() -> impl Strategy<Value = PolicyPeer> {
 
 fn any_port() -> impl Strategy<Value = PolicyPort> {
     let protocol = select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Any]);
-    (protocol, option::of(select(PORTS.to_vec())))
-        .prop_map(|(protocol, port)| PolicyPort { protocol, port: port.map(port_number) })
+    (protocol, option::of(select(PORTS.to_vec())), option::of(0u16..1000)).prop_map(
+        |(protocol, port, more)| {
+            let end_port = port.zip(more).map(|(port, more)| port_number(port + more));
+            PolicyPort { protocol, port: port.map(port_number), end_port }
+        },
+    )
 }
 
 fn any_rule() -> impl Strategy<Value = PolicyRule> {
@@ -168,7 +173,11 @@ fn naive_is_port(ports: Option<&[PolicyPort]>, protocol: u8, port: u16) -> bool 
             // What has no ports is not meant where a port is.
             Protocol::Any => wanted.port.is_none() || [6, 17, 132].contains(&protocol),
         };
-        is_protocol && wanted.port.is_none_or(|wanted| wanted.get() == port)
+        let is_in_range = |first: NonZeroU16| {
+            let last = wanted.end_port.unwrap_or(first);
+            (first.get()..=last.get()).contains(&port)
+        };
+        is_protocol && wanted.port.is_none_or(is_in_range)
     };
     ports.is_none_or(|ports| ports.iter().any(is_port))
 }
@@ -198,7 +207,8 @@ fn map_allows(desired: &Desired, set: PolicySet, peer: u32, protocol: u8, port: 
             kind if kind == PeerKind::Mesh as u8 => is_allocated,
             _ => true,
         };
-        let is_port = key.port == [0, 0] || key.port == port.to_be_bytes();
+        let first = u32::from(u16::from_be_bytes(key.port));
+        let is_port = (first..first + (1 << (PolicyKey::ONE_PORT - key.port_bits))).contains(&port.into());
         key.set == set && is_peer && (key.protocol == 0 || key.protocol == protocol && is_port)
     });
     let verdicts: Vec<u8> = matching.map(|(_, entry)| entry.verdict).collect();
@@ -247,8 +257,12 @@ proptest! {
             let ingress: Vec<_> = of_pod.clone().filter_map(|policy| policy.ingress.as_deref()).collect();
             let egress: Vec<_> = of_pod.filter_map(|policy| policy.egress.as_deref()).collect();
             for (set, rules) in [(endpoint.ingress, ingress), (endpoint.egress, egress)] {
+                for key in desired.policy.keys().filter(|key| key.set == set) {
+                    let is_told_of = endpoint.port_prefixes & (1_u32 << key.port_bits) as u16 != 0;
+                    prop_assert!(is_told_of || matches!(key.port_bits, 0 | PolicyKey::ONE_PORT), "{key:?}");
+                }
                 for peer in &peers {
-                    for (protocol, port) in [(6, 80), (6, 443), (6, 1), (17, 53), (17, 80), (132, 80), (1, 0)] {
+                    for (protocol, port) in [(6, 80), (6, 443), (6, 1), (6, 600), (17, 53), (17, 1_100), (17, 80), (132, 80), (1, 0)] {
                         let found = map_allows(&desired, set, peer.identity(), protocol, port);
                         let expected = naive_allows(&rules, *peer, protocol, port);
                         prop_assert_eq!(found, expected, "{:?} {} {}", peer, protocol, port);

@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 use landbridge_kvstore_schema::{PolicyPort, Protocol};
 use serde::Deserialize;
 
+use crate::objects::kubernetes::end_port as end_port_of;
 use crate::objects::{FieldError, FieldPath};
 
 #[derive(Debug, Deserialize)]
@@ -14,9 +15,10 @@ pub(super) struct PortRule {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PortProtocol {
     port: Option<String>,
+    end_port: Option<i32>,
     protocol: Option<String>,
 }
 
@@ -48,6 +50,10 @@ impl PortProtocol {
             path.field("protocol")
                 .error(format!("{protocol:?} is not evaluated here: use TCP, UDP, SCTP or ANY"))
         })?;
-        Ok(PolicyPort { protocol, port: NonZeroU16::new(port) })
+        let port = NonZeroU16::new(port);
+        // 0 is none, as it is of `port`.
+        let end_port = self.end_port.filter(|last| *last != 0);
+        let end_port = end_port.map(|last| end_port_of(&path.field("endPort"), port, last)).transpose()?;
+        Ok(PolicyPort { protocol, port, end_port })
     }
 }

@@ -93,6 +93,9 @@ pub struct PolicyPort {
     /// The destination port; `None` for every port of the protocol.
     #[serde(default)]
     pub port: Option<NonZeroU16>,
+    /// The last port of the range that `port` begins; `None` for `port` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_port: Option<NonZeroU16>,
 }
 
 /// Which sets of labels are meant: those that hold to every expression. One without expressions selects all.

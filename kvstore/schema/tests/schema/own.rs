@@ -99,7 +99,7 @@ fn policies_are_read_back() {
                 PolicyPeer::Entity(Entity::ClusterMesh),
                 PolicyPeer::address("192.0.2.1".parse().unwrap()),
             ]),
-            ports: Some(vec![PolicyPort { protocol: Protocol::Udp, port: None }]),
+            ports: Some(vec![PolicyPort { protocol: Protocol::Udp, port: None, end_port: None }]),
         }]),
         egress: None,
     };

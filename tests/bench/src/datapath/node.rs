@@ -138,7 +138,14 @@ pub(super) fn take_over(network: &Network, node: u8, pods: u8, sizes: MapSizes) 
     }
     let set = PolicySet(1);
     for (protocol, port) in BACKEND_PORTS.map(|port| (TCP, port)) {
-        let key = PolicyKey { set, peer: 0, port: port.to_be_bytes(), protocol, kind: PeerKind::Mesh as u8 };
+        let key = PolicyKey {
+            set,
+            port: port.to_be_bytes(),
+            port_bits: PolicyKey::ONE_PORT,
+            protocol,
+            kind: PeerKind::Mesh as u8,
+            ..PolicyKey::default()
+        };
         let entry = PolicyEntry { verdict: PolicyVerdict::Allow as u8, ..PolicyEntry::default() };
         datapath.policy().upsert(&key, &entry)?;
     }
@@ -156,7 +163,7 @@ pub(super) fn take_over(network: &Network, node: u8, pods: u8, sizes: MapSizes) 
             mac,
             host_mac,
             id: u16::from(number),
-            flags: 0,
+            port_prefixes: 0,
         };
         datapath.endpoints().upsert(&address.into(), &endpoint)?;
         datapath.ipcache().upsert(&address.into(), &owner(endpoint.identity, NodeNumber::NONE))?;

@@ -121,7 +121,7 @@ pub(super) fn any_world(random: &mut Rng, config: NodeConfig, now: Duration) -> 
             mac: [2, 0, 0, 0, place, 1],
             host_mac: [2, 0, 0, 0, place, 2],
             id: u16::from(place),
-            ..Endpoint::default()
+            port_prefixes: random.u16(..),
         };
         model.endpoints.insert(address, endpoint);
     }
@@ -200,13 +200,29 @@ fn any_rule(random: &mut Rng) -> (PolicyKey, PolicyEntry) {
         _ => (PeerKind::Any, 0),
     };
     let protocol = if random.u8(..3) == 0 { 0 } else { any_protocol(random) };
-    let port = if protocol == 0 || random.bool() { [0; 2] } else { any_port(random) };
+    let port_bits = match random.u8(..4) {
+        _ if protocol == 0 => 0,
+        0 => 0,
+        1 => random.u8(..=PolicyKey::ONE_PORT),
+        _ => PolicyKey::ONE_PORT,
+    };
+    let port =
+        u32::from(u16::from_be_bytes(any_port(random))) & (0xffff << (PolicyKey::ONE_PORT - port_bits));
+    let [.., high, low] = port.to_be_bytes();
     let verdict = match random.u8(..8) {
         0 | 1 => PolicyVerdict::Deny as u8,
         2 => random.u8(..),
         _ => PolicyVerdict::Allow as u8,
     };
-    let key = PolicyKey { set: PolicySet(random.u32(1..3)), peer, port, protocol, kind: kind as u8 };
+    let key = PolicyKey {
+        set: PolicySet(random.u32(1..3)),
+        peer,
+        port: [high, low],
+        protocol,
+        kind: kind as u8,
+        port_bits,
+        reserved: [0; 3],
+    };
     (key, PolicyEntry { verdict, ..PolicyEntry::default() })
 }
 
