@@ -17,6 +17,9 @@ use serde_json::Value;
 
 /// Longest wait for anything in these tests.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// How long etcdctl may take while etcd starts, and once it runs, as etcdctl writes it.
+const BRIEFLY: &str = "2s";
+const PATIENTLY: &str = "30s";
 /// The namespace of all pods.
 const NAMESPACE: &str = "shop";
 
@@ -76,7 +79,7 @@ impl World {
         command.args(["--listen-peer-urls", "http://127.0.0.1:2380"]);
         let etcd = server.spawn("etcd", command).unwrap();
         let world = Self { lab, etcd, endpoint };
-        until("etcd", || world.etcdctl(&["endpoint", "health"]).ok());
+        until("etcd", || world.etcdctl(BRIEFLY, &["endpoint", "health"]).ok());
         world.publish_cluster();
         world
     }
@@ -85,11 +88,11 @@ impl World {
         self.lab.host(name).unwrap()
     }
 
-    fn etcdctl(&self, args: &[&str]) -> Result<Vec<u8>, String> {
+    fn etcdctl(&self, patience: &str, args: &[&str]) -> Result<Vec<u8>, String> {
         let mut command = self.host("a1").command("etcdctl").unwrap();
         command
             .env("ETCDCTL_API", "3")
-            .args(["--endpoints", &self.endpoint, "--command-timeout=2s"])
+            .args(["--endpoints", &self.endpoint, "--command-timeout", patience, "--dial-timeout", patience])
             .args(args);
         let output = command.output().unwrap();
         if output.status.success() {
@@ -100,12 +103,12 @@ impl World {
     }
 
     pub(crate) fn put(&self, key: &str, value: Vec<u8>) {
-        self.etcdctl(&["put", "--", key, &String::from_utf8(value).unwrap()]).unwrap();
+        self.etcdctl(PATIENTLY, &["put", "--", key, &String::from_utf8(value).unwrap()]).unwrap();
     }
 
     /// The value of a key, if it is there.
     pub(crate) fn get(&self, key: &str) -> Option<Vec<u8>> {
-        let value = self.etcdctl(&["get", "--print-value-only", key]).unwrap();
+        let value = self.etcdctl(PATIENTLY, &["get", "--print-value-only", key]).unwrap();
         value.strip_suffix(b"\n").filter(|value| !value.is_empty()).map(<[u8]>::to_vec)
     }
 

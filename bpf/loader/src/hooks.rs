@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::tc::TcAttachOptions;
-use aya::programs::{
-    CgroupAttachMode, CgroupSockAddr, LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType,
-};
+use aya::programs::{CgroupAttachMode, LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType};
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
 use crate::error::DatapathError;
@@ -22,8 +20,17 @@ use crate::filters;
 use crate::link::replace_program;
 
 /// On the cgroup of the node.
-pub(crate) const SOCKET_PROGRAMS: [&str; 8] =
-    ["connect4", "connect6", "sendmsg4", "sendmsg6", "recvmsg4", "recvmsg6", "getpeername4", "getpeername6"];
+pub(crate) const SOCKET_PROGRAMS: [&str; 9] = [
+    "connect4",
+    "connect6",
+    "sendmsg4",
+    "sendmsg6",
+    "recvmsg4",
+    "recvmsg6",
+    "getpeername4",
+    "getpeername6",
+    "sock_release",
+];
 /// On the tunnel interface.
 pub(crate) const OVERLAY_PROGRAMS: [InterfaceProgram; 2] =
     [("from_overlay", TcAttachType::Ingress), ("to_overlay", TcAttachType::Egress)];
@@ -56,6 +63,7 @@ pub(crate) fn load_programs(object: &mut Ebpf) -> Result<(), DatapathError> {
         let outcome = match object.program_mut(name) {
             Some(Program::SchedClassifier(program)) => program.load(),
             Some(Program::CgroupSockAddr(program)) => program.load(),
+            Some(Program::CgroupSock(program)) => program.load(),
             _ => return Err(DatapathError::Missing(name)),
         };
         outcome.map_err(|error| match error {
@@ -80,15 +88,26 @@ pub(crate) fn attach_cgroup(object: &mut Ebpf, links: &Path, cgroup: &Path) -> R
     for name in SOCKET_PROGRAMS {
         let refused =
             |source| DatapathError::Attach { program: name, target: cgroup.display().to_string(), source };
-        let program = object.program_mut(name).ok_or(DatapathError::Missing(name))?;
-        let program: &mut CgroupSockAddr = program.try_into().map_err(refused)?;
         let path = folder.join(name);
-        if !point_at(&path, name, program.fd().map_err(refused)?)? {
-            // A link to a cgroup stands beside others by itself: the kernel refuses it any other mode.
-            let id = program.attach(&file, CgroupAttachMode::Single).map_err(refused)?;
-            let link = program.take_link(id).map_err(refused)?;
-            pin(link.try_into().map_err(|source| DatapathError::Link { program: name, source })?, path)?;
+        let program = object.program_mut(name).ok_or(DatapathError::Missing(name))?;
+        if point_at(&path, name, program.fd().map_err(refused)?)? {
+            continue;
         }
+        let unlinked = |source| DatapathError::Link { program: name, source };
+        // A link to a cgroup stands beside others by itself: the kernel refuses it any other mode.
+        let mode = CgroupAttachMode::Single;
+        let link = match program {
+            Program::CgroupSockAddr(program) => {
+                let id = program.attach(&file, mode).map_err(refused)?;
+                program.take_link(id).map_err(refused)?.try_into().map_err(unlinked)?
+            }
+            Program::CgroupSock(program) => {
+                let id = program.attach(&file, mode).map_err(refused)?;
+                program.take_link(id).map_err(refused)?.try_into().map_err(unlinked)?
+            }
+            _ => return Err(DatapathError::Missing(name)),
+        };
+        pin(link, path)?;
     }
     remove_others(links, Some(&folder), &[])
 }

@@ -22,13 +22,11 @@ pub enum Feature {
     SocketErrors,
     /// `BPF_MAP_TYPE_RINGBUF`.
     RingBuffer,
-    /// `BPF_MAP_TYPE_SK_STORAGE`.
-    SocketStorage,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::TcxLinks, Self::SocketErrors, Self::RingBuffer, Self::SocketStorage];
+    pub const ALL: [Self; 3] = [Self::TcxLinks, Self::SocketErrors, Self::RingBuffer];
 
     /// What is done where a kernel lacks it; nothing if there is no way without.
     pub const fn fallback(self) -> Option<&'static str> {
@@ -37,7 +35,7 @@ impl Feature {
             Self::SocketErrors => {
                 Some("calling a service without backends fails with EPERM, not ECONNREFUSED")
             }
-            Self::RingBuffer | Self::SocketStorage => None,
+            Self::RingBuffer => None,
         }
     }
 }
@@ -48,7 +46,6 @@ impl fmt::Display for Feature {
             Self::TcxLinks => "tcx links",
             Self::SocketErrors => "errors chosen by programs of sockets",
             Self::RingBuffer => "ring buffers",
-            Self::SocketStorage => "storage of sockets",
         })
     }
 }
@@ -98,7 +95,6 @@ fn offers(feature: Feature) -> bool {
             is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false)
         }
         Feature::RingBuffer => is_map_supported(MapType::RingBuf).unwrap_or(false),
-        Feature::SocketStorage => is_map_supported(MapType::SkStorage).unwrap_or(false),
     }
 }
 

@@ -74,7 +74,7 @@ impl fmt::Display for MapShape {
 
 /// Every map of the programs, with its shape.
 pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 18] {
-    use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf, SkStorage};
+    use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
     [
         (IPCACHE, MapShape::of::<Address, IpcacheEntry>(Hash, sizes.ipcache)),
         (CIDRS, MapShape::of::<CidrKey, IpcacheEntry>(LpmTrie, sizes.cidrs)),
@@ -89,7 +89,7 @@ pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 18] {
         (FRAGMENTS, MapShape::of::<FragmentKey, FragmentPorts>(LruHash, sizes.fragments)),
         (MASQUERADE, MapShape::of::<MasqueradeKey, MasqueradeEntry>(LruHash, sizes.masquerade)),
         (UDP_PEERS, MapShape::of::<UdpPeerKey, SocketService>(LruHash, sizes.udp_peers)),
-        (SOCKET_SERVICE, MapShape::of::<i32, SocketService>(SkStorage, 0)),
+        (SOCKET_SERVICE, MapShape::of::<u64, SocketService>(LruHash, sizes.sockets)),
         (METRICS, MapShape::of::<u32, TrafficCount>(PerCpuArray, METRICS_LEN)),
         (EVENTS, MapShape::of::<(), ()>(RingBuf, sizes.events)),
         (EVENT_CONTROL, MapShape::of::<u32, EventControl>(Array, 1)),

@@ -4,8 +4,8 @@ use landbridge_bpf_maps::{BACKENDS_LEN, MAGLEV_LEN, NODES_LEN};
 
 /// How many entries each map may have. A node's maps keep their sizes until its pins are deleted.
 ///
-/// Hashes and tries take memory as they fill; arrays, `affinity`, `connections`, `fragments`, `masquerade`, `udp_peers` and
-/// `events` take it at once.
+/// Hashes and tries take memory as they fill; arrays, `affinity`, `connections`, `fragments`, `masquerade`, `sockets`,
+/// `udp_peers` and `events` take it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapSizes {
     /// Addresses of pods and nodes of the whole mesh.
@@ -34,6 +34,9 @@ pub struct MapSizes {
     pub fragments: u32,
     /// Twice the connections to the world under the node's address, likewise. About 120 bytes each.
     pub masquerade: u32,
+    /// Sockets that are connected by the name of a service, and not closed yet. Where there are more, the backend is shown
+    /// as the peer of the one that was looked at the longest time ago. About 110 bytes each.
+    pub sockets: u32,
     /// Backends that sockets without a connection send to, likewise. About 120 bytes each.
     pub udp_peers: u32,
     /// Bytes of the ring of events, of 72 each: a power of two, and whole pages.
@@ -55,6 +58,7 @@ impl Default for MapSizes {
             connections: 1 << 18,
             fragments: 1 << 13,
             masquerade: 1 << 17,
+            sockets: 1 << 17,
             udp_peers: 1 << 16,
             events: 1 << 22,
         }

@@ -27,7 +27,7 @@ pub(crate) const MAPS: &str = "maps";
 /// Maps that the programs write, with the schema since which they mean the same. What the owner writes is written anew. That
 /// a side has closed a connection is said by other bits since 3, which only makes what was closing then last longer.
 const KEPT: [(&str, u32); 5] =
-    [(CONNECTIONS, 1), (MASQUERADE, 3), (UDP_PEERS, 1), (SOCKET_SERVICE, 1), (METRICS, 1)];
+    [(CONNECTIONS, 1), (MASQUERADE, 3), (UDP_PEERS, 1), (SOCKET_SERVICE, 4), (METRICS, 1)];
 
 /// The folder of this version.
 pub(crate) fn folder(pins: &Path) -> PathBuf {

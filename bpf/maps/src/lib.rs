@@ -47,7 +47,7 @@ pub use service::{
 
 /// Version of the maps' layout, part of the folder that they are pinned in: `<bpffs>/landbridge/v<schema>/`.
 /// Counts up whenever a type of this crate changes.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// Declares types whose bytes are their value, with the size the other side relies on.
 macro_rules! map_element {
@@ -80,7 +80,7 @@ map_element! {
     NodeConfig => 128,
     NodeEntry => 20,
     PolicyEntry => 8,
-    PolicyKey => 12,
+    PolicyKey => 16,
     ServiceEntry => 32,
     ServiceKey => 20,
     SlotGroup => 64,

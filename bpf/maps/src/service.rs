@@ -171,7 +171,7 @@ pub struct AffinityEntry {
 }
 
 /// A translation that a socket underwent: the service it named and the backend it got instead. Value of
-/// `SOCKET_SERVICE`, a `BPF_MAP_TYPE_SK_STORAGE`, and of `UDP_PEERS`.
+/// `SOCKET_SERVICE`, a `BPF_MAP_TYPE_LRU_HASH` by the cookies of connected sockets, and of `UDP_PEERS`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SocketService {

@@ -1,19 +1,22 @@
 //! A service address becomes a backend when a socket names it, so that no packet has to be translated.
 //!
 //! ```text
-//!  connect, sendmsg:      service ─► backend, remembered at the socket
+//!  connect, sendmsg:      service ─► backend, remembered by the socket's cookie
 //!  recvmsg, getpeername:  backend ─► service, if it was this socket's
+//!  close:                 what connect remembered is forgotten
 //! ```
+//!
+//! What is remembered has its memory beforehand: storage of the socket's own would be allocated by each connect and freed
+//! after each close, which costs more than everything else here.
 //!
 //! A socket of family IPv6 names IPv4 addresses as `::ffff:a.b.c.d`, which is how the maps hold them.
 
 use aya_ebpf::{
     bindings::bpf_sock_addr,
-    btf_maps::SkStorage,
     helpers::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval},
-    macros::{btf_map, cgroup_sock_addr, map},
+    macros::{cgroup_sock, cgroup_sock_addr, map},
     maps::LruHashMap,
-    programs::SockAddrContext,
+    programs::{SockAddrContext, SockContext},
 };
 use landbridge_bpf_maps::{Address, Direction, Reason, ServiceKey, SocketService, UdpPeerKey};
 use landbridge_bpf_verdict::packet::protocol;
@@ -22,8 +25,9 @@ use crate::config::has_socket_errors;
 use crate::metrics::count;
 use crate::services::{backend, service};
 
-#[btf_map]
-static SOCKET_SERVICE: SkStorage<SocketService> = SkStorage::new();
+// The sizes are the loader's to choose.
+#[map]
+static SOCKET_SERVICE: LruHashMap<u64, SocketService> = LruHashMap::with_max_entries(1 << 17, 0);
 #[map]
 static UDP_PEERS: LruHashMap<UdpPeerKey, SocketService> = LruHashMap::with_max_entries(1 << 16, 0);
 
@@ -81,6 +85,14 @@ pub fn getpeername6(ctx: SockAddrContext) -> i32 {
     translate_back(&ctx, Family::V6, false)
 }
 
+#[cgroup_sock(sock_release)]
+pub fn sock_release(ctx: SockContext) -> i32 {
+    // SAFETY: the helper takes the context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.sock.cast()) };
+    forget_connected(cookie);
+    PROCEED
+}
+
 /// Replaces the address of a service by one of its backends. `connects` tells a socket that is to keep it from one that
 /// sends a single message.
 #[inline(always)]
@@ -112,6 +124,7 @@ fn translate(ctx: &SockAddrContext, family: Family, connects: bool) -> i32 {
         }
         return REFUSE;
     };
+    #[cfg_attr(not(feature = "trial"), expect(unused_mut, reason = "a planted bug changes it"))]
     let mut translation = SocketService {
         address: named.address,
         backend: chosen.address,
@@ -123,13 +136,8 @@ fn translate(ctx: &SockAddrContext, family: Family, connects: bool) -> i32 {
         translation.port = chosen.port;
     }
     if connects {
-        // SAFETY: the pointer is this socket's storage, or null if there is no memory for it.
-        unsafe {
-            let stored = SOCKET_SERVICE.get_or_insert_ptr_mut(ctx, Some(&mut translation));
-            if !stored.is_null() {
-                *stored = translation;
-            }
-        }
+        // Without it the socket sees the backend as its peer, and works.
+        let _ = SOCKET_SERVICE.insert(cookie, translation, 0);
     }
     if !connects && protocol == protocol::UDP {
         let key = UdpPeerKey { socket: cookie, address: chosen.address, port: chosen.port, reserved: [0; 6] };
@@ -148,13 +156,11 @@ fn translate(ctx: &SockAddrContext, family: Family, connects: bool) -> i32 {
 /// Whoever the socket called by the name of a service before, now it calls someone by their own.
 #[inline(always)]
 fn forget(ctx: &SockAddrContext, named: &Name, protocol: u8, connects: bool) {
+    // SAFETY: the helper takes the context.
+    let socket = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
     if connects {
-        // Most sockets have nothing to forget.
-        // SAFETY: the socket is this context's.
-        let _ = unsafe { SOCKET_SERVICE.delete((*ctx.sock_addr).__bindgen_anon_1.sk) };
+        forget_connected(socket);
     } else if protocol == protocol::UDP {
-        // SAFETY: the helper takes the context.
-        let socket = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
         let key = UdpPeerKey { socket, address: named.address, port: named.port, reserved: [0; 6] };
         // Looked up first: that takes no lock, and removing does even if nothing is there.
         // SAFETY: nothing of the entry is read.
@@ -164,14 +170,24 @@ fn forget(ctx: &SockAddrContext, named: &Name, protocol: u8, connects: bool) {
     }
 }
 
+/// Forgets what the connect of a socket was translated to.
+#[inline(always)]
+fn forget_connected(socket: u64) {
+    // Most sockets have nothing to forget. Looked up first: that takes no lock.
+    // SAFETY: nothing of the entry is read.
+    if unsafe { SOCKET_SERVICE.get(socket) }.is_some() {
+        let _ = SOCKET_SERVICE.remove(socket);
+    }
+}
+
 /// Shows a socket the service that it named instead of the backend. `of_message` is whether the name is a message's,
 /// which may be from anyone.
 #[inline(always)]
 fn translate_back(ctx: &SockAddrContext, family: Family, of_message: bool) -> i32 {
     let shown = Name::read(ctx.sock_addr, family);
+    // SAFETY: the helper takes the context.
+    let socket = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
     if of_message {
-        // SAFETY: the helper takes the context.
-        let socket = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
         let key = UdpPeerKey { socket, address: shown.address, port: shown.port, reserved: [0; 6] };
         // SAFETY: entries are replaced whole, and copied at once.
         if let Some(translation) = unsafe { UDP_PEERS.get(key) }.copied() {
@@ -179,14 +195,8 @@ fn translate_back(ctx: &SockAddrContext, family: Family, of_message: bool) -> i3
             return PROCEED;
         }
     }
-    // SAFETY: the pointer is this socket's storage, or null if it has none.
-    let translation = unsafe {
-        let stored = SOCKET_SERVICE.get_ptr_mut(ctx);
-        if stored.is_null() {
-            return PROCEED;
-        }
-        *stored
-    };
+    // SAFETY: as above.
+    let Some(translation) = unsafe { SOCKET_SERVICE.get(socket) }.copied() else { return PROCEED };
     if translation.backend == shown.address && translation.backend_port == shown.port {
         Name { address: translation.address, port: translation.port }.write(ctx.sock_addr, family);
     }

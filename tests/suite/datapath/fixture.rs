@@ -77,6 +77,7 @@ pub(super) const SIZES: MapSizes = MapSizes {
     connections: 1 << 12,
     fragments: 1 << 10,
     masquerade: 1 << 10,
+    sockets: 1 << 10,
     udp_peers: 1 << 10,
     events: 1 << 14,
 };

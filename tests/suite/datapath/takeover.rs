@@ -147,7 +147,7 @@ fn wherever_a_process_ended_the_next_one_goes_on() {
     let (host, pod, own) = (a.host.clone(), a.pods[0].clone(), a.options.clone());
     drop(a);
     let all = links(&own.pins);
-    assert_eq!(all.len(), 12);
+    assert_eq!(all.len(), 13);
     let near = udp(&pod.host, pod.address);
     let far = udp(&b.pods[0].host, b.pods[0].address);
     let go_on = || {
