@@ -27,6 +27,7 @@ use crate::pod_cidr::PodCidr;
 use crate::preflight;
 use crate::reconciler::{EVENT_QUEUE_LEN, NodeHandle, Parts, Reconciler, View};
 use crate::report::Reporter;
+use crate::sockets::{Namespaces, SocketEnder};
 use crate::state_dir::StateDir;
 
 /// How long a node that was never part of the mesh waits for its record.
@@ -49,6 +50,7 @@ pub struct Agent {
     health: HealthTask,
     health_reports: watch::Receiver<crate::health::Health>,
     events: mpsc::Sender<feeds::NumberedEvent>,
+    sockets: SocketEnder,
 }
 
 impl Agent {
@@ -71,6 +73,8 @@ impl Agent {
             let instead = feature.fallback().unwrap_or_default();
             warn!(kernel = release, lacks = %feature, instead, "the kernel lacks something that the datapath can do without");
         }
+        let connected = datapath.take_sockets().context("the datapath is new")?;
+        let (looks, looked_at) = watch::channel(Namespaces::new());
         let (events, feed_events) = mpsc::channel(EVENT_QUEUE_LEN);
         let (targets, probed) = watch::channel(Targets::new());
         let (health, health_reports) =
@@ -88,10 +92,12 @@ impl Agent {
             events: feed_events,
             targets,
             health: health_reports.clone(),
+            looks,
         })
         .await?;
         info!(node = %config.node, pod_cidr = %cidr.prefix(), "datapath in place");
-        Ok(Self { config, client, socket, reconciler, handle, view, health, health_reports, events })
+        let sockets = SocketEnder::new(connected, handle.clone(), looked_at);
+        Ok(Self { config, client, socket, reconciler, handle, view, health, health_reports, events, sockets })
     }
 
     /// Runs every task until `shutdown` completes or one of them ends. What is in the kernel stays there.
@@ -122,6 +128,11 @@ impl Agent {
         tasks.spawn(async move {
             report.await;
             Ok("report")
+        });
+        let sockets = self.sockets.run(stop.clone());
+        tasks.spawn(async move {
+            sockets.await;
+            Ok("sockets")
         });
         let service = NodeService {
             cluster: self.config.cluster,

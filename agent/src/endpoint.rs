@@ -55,7 +55,7 @@ pub(crate) struct Activation {
     pub(crate) pod_mac: Mac,
     /// Link-layer address of the node's side.
     pub(crate) host_mac: Mac,
-    /// The file that the pod's network namespace was mounted on; for people.
+    /// The file that the pod's network namespace was mounted on; its sockets are looked at there.
     pub(crate) network_namespace: String,
 }
 

@@ -28,5 +28,6 @@ mod preflight;
 mod reconciler;
 mod report;
 mod routes;
+mod sockets;
 mod state_dir;
 mod sysctl;

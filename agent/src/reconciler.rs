@@ -32,7 +32,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub(crate) use requests::{Drops, NodeError, NodeHandle};
+pub(crate) use requests::{Connection, Drops, NodeError, NodeHandle};
 
 use self::endpoints::Waiter;
 use self::maps::Maps;
@@ -45,6 +45,7 @@ use crate::health::{Health, Targets};
 use crate::netlink::Netlink;
 use crate::node_network::{NodeNetwork, OVERLAY_INTERFACE};
 use crate::routes::{self, RouteTable};
+use crate::sockets::Namespaces;
 
 /// Requests that may wait for their turn; further ones wait to be queued.
 const REQUEST_QUEUE_LEN: usize = 64;
@@ -111,6 +112,10 @@ pub(crate) struct Reconciler {
     health: watch::Receiver<Health>,
     targets: watch::Sender<Targets>,
     view: watch::Sender<View>,
+    /// Has sockets looked at.
+    looks: watch::Sender<Namespaces>,
+    /// There is reason to look at sockets: something that they may rely on has gone since the last time.
+    look_due: bool,
 }
 
 /// How far the first pass is.
@@ -142,6 +147,8 @@ pub(crate) struct Parts {
     pub(crate) targets: watch::Sender<Targets>,
     /// What the probes say.
     pub(crate) health: watch::Receiver<Health>,
+    /// Is told when sockets are to be looked at, and where.
+    pub(crate) looks: watch::Sender<Namespaces>,
 }
 
 impl Reconciler {
@@ -180,6 +187,8 @@ impl Reconciler {
             health: parts.health,
             targets: parts.targets,
             view,
+            looks: parts.looks,
+            look_due: true,
         };
         reconciler.restore_endpoints().await?;
         reconciler.pass().await;
@@ -330,6 +339,7 @@ impl Reconciler {
         if changed {
             self.reachability.clone_from(&health.reachability);
             self.mesh.set_reachable(&self.reachability);
+            self.look_due = true;
         }
         if settles {
             self.start = Start::Running;

@@ -27,6 +27,7 @@ mod ranges;
 mod records;
 mod service;
 mod shares;
+mod stale;
 mod topology;
 
 pub use desired::{Desired, MapWrite, ServiceSpec};

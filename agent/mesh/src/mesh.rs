@@ -228,6 +228,13 @@ impl Mesh {
         topology.nodes().iter().filter(|node| !self.local.is_this_node(&node.name)).cloned().collect()
     }
 
+    /// The numbers of nodes that do not answer.
+    pub fn lost_nodes(&self) -> BTreeSet<NodeNumber> {
+        let topology = self.topology();
+        let lost = topology.nodes().iter().filter(|node| !self.reachability.is_reachable(&node.name));
+        lost.filter_map(|node| self.numbers.get(&node.name)).collect()
+    }
+
     /// Other clusters whose nodes, identities, addresses and services have all been read.
     pub fn synced_clusters(&self) -> Vec<ClusterName> {
         const KINDS: [Kind; 4] = [Kind::Nodes, Kind::Identities, Kind::Ips, Kind::Services];

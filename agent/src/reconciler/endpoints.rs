@@ -51,6 +51,7 @@ impl Reconciler {
                 drop(reply.send(Ok(endpoints.collect())));
             }
             Request::Drops { reply } => drop(reply.send(self.drops())),
+            Request::Stale { connections, reply } => drop(reply.send(Ok(self.stale(&connections)))),
         }
     }
 

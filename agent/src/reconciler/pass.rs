@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use landbridge_agent_mesh::Problem;
+use landbridge_agent_mesh::{MapWrite, Problem};
+use landbridge_bpf_maps::{ServiceKey, SocketService};
 use landbridge_kvstore_schema::IpPrefix;
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{MAX_REST, Reconciler, Start};
+use super::{Connection, MAX_REST, Reconciler, Start};
 use crate::config::Routing;
 use crate::error_chain::chain;
 use crate::health::Targets;
@@ -41,6 +42,9 @@ impl Reconciler {
         let desired = self.mesh.desired();
         let writes = desired.writes(self.maps.actual(), self.mesh.is_complete());
         let outcome = self.maps.write(&writes);
+        self.look_due |=
+            writes.iter().any(|write| matches!(write, MapWrite::SetService(..) | MapWrite::DeleteIpcache(_)));
+        self.have_sockets_looked_at();
         if outcome.failed != self.unwritten {
             let (unwritten, error) = (outcome.failed, outcome.error.unwrap_or_default());
             if unwritten > 0 {
@@ -65,6 +69,25 @@ impl Reconciler {
             info!(%problem, "problem solved");
         }
         self.problems = problems;
+    }
+
+    fn have_sockets_looked_at(&mut self) {
+        if std::mem::take(&mut self.look_due) {
+            let activated = self.table.iter().filter_map(|record| record.activation.as_ref());
+            let namespaces = activated.map(|activation| activation.network_namespace.as_str().into());
+            self.looks.send_replace(namespaces.collect());
+        }
+    }
+
+    /// Which of these connections are to end.
+    pub(super) fn stale(&self, connections: &[Connection]) -> Vec<bool> {
+        let lost = self.mesh.lost_nodes();
+        let is_stale = |connection: &Connection| {
+            let SocketService { address, port, backend, backend_port } = connection.translation;
+            let service = ServiceKey { address, port, protocol: connection.protocol, scope: 0 };
+            self.maps.actual().is_stale(&service, backend, backend_port, &lost)
+        };
+        connections.iter().map(is_stale).collect()
     }
 
     /// Takes endpoints out of the maps that this node has no longer; the store need not be asked for that.

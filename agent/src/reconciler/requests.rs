@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use landbridge_bpf_loader::DatapathError;
-use landbridge_bpf_maps::{Direction, Reason, TrafficCount};
+use landbridge_bpf_maps::{Direction, Reason, SocketService, TrafficCount};
 use landbridge_kvstore_schema::NamespacedName;
 use tokio::sync::{mpsc, oneshot};
 
@@ -65,6 +65,15 @@ pub(crate) type EndpointStatus = (EndpointRecord, Option<u32>);
 /// What was dropped, by reason and direction.
 pub(crate) type Drops = Vec<(Reason, Direction, TrafficCount)>;
 
+/// A connection of a socket that calls a service.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Connection {
+    /// IP protocol number.
+    pub(crate) protocol: u8,
+    /// The service, and the backend that it is connected to.
+    pub(crate) translation: SocketService,
+}
+
 type Reply<T> = oneshot::Sender<Result<T, NodeError>>;
 
 /// A request, with where its answer goes. A request whose answer nobody waits for any more is dropped.
@@ -75,6 +84,7 @@ pub(super) enum Request {
     Check { attachment: Attachment, reply: Reply<()> },
     Endpoints { reply: Reply<Vec<EndpointStatus>> },
     Drops { reply: Reply<Drops> },
+    Stale { connections: Vec<Connection>, reply: Reply<Vec<bool>> },
 }
 
 /// Asks the reconciler. Cheap to clone.
@@ -142,6 +152,14 @@ impl NodeHandle {
     /// [`NodeError`].
     pub(crate) async fn drops(&self) -> Result<Drops, NodeError> {
         self.ask(|reply| Request::Drops { reply }).await
+    }
+
+    /// Which of these are to end, in their order.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopping`].
+    pub(crate) async fn stale(&self, connections: Vec<Connection>) -> Result<Vec<bool>, NodeError> {
+        self.ask(|reply| Request::Stale { connections, reply }).await
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, NodeError> {

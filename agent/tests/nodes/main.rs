@@ -5,4 +5,5 @@ mod cni;
 mod leftovers;
 mod mesh;
 mod ping_pong;
+mod sockets;
 mod world;

@@ -14,6 +14,7 @@ use crate::object::Build;
 use crate::probes::{Feature, Kernel};
 use crate::shape;
 use crate::sizes::MapSizes;
+use crate::sockets::ConnectedSockets;
 use crate::tables::Tables;
 use crate::versions::{self, MAPS};
 
@@ -53,6 +54,7 @@ pub struct Datapath {
     pins: PathBuf,
     tables: Tables,
     events: Option<Events>,
+    sockets: Option<ConnectedSockets>,
     kernel: Kernel,
     attachment: Attachment,
     /// Where it is.
@@ -102,8 +104,9 @@ impl Datapath {
         let tables = Tables::take(&mut object, &options.sizes)?
             .ok_or_else(|| DatapathError::Services(options.pins.clone()))?;
         let events = Some(Events::take(&mut object)?);
-        let mut datapath =
-            Self { object, pins, tables, events, kernel, attachment, older, options: options.clone() };
+        let sockets = Some(ConnectedSockets::take(&mut object)?);
+        let options = options.clone();
+        let mut datapath = Self { object, pins, tables, events, sockets, kernel, attachment, older, options };
         if datapath.older.is_empty() {
             datapath.attach()?;
         }
@@ -201,6 +204,11 @@ impl Datapath {
     /// How programs are held at interfaces.
     pub fn attachment(&self) -> Attachment {
         self.attachment
+    }
+
+    /// What sockets are connected to, for the one who asks first, as with events.
+    pub fn take_sockets(&mut self) -> Option<ConnectedSockets> {
+        self.sockets.take()
     }
 
     /// What the programs tell, for the one who asks first: its owner may be another task than the maps'.

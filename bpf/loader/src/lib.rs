@@ -35,6 +35,7 @@ mod runs;
 mod services;
 mod shape;
 mod sizes;
+mod sockets;
 mod syscall;
 mod table;
 mod tables;
@@ -54,6 +55,7 @@ pub use probes::{Feature, Kernel};
 pub use services::Services;
 pub use shape::MapShape;
 pub use sizes::MapSizes;
+pub use sockets::ConnectedSockets;
 pub use table::Table;
 pub use tables::Tables;
 #[cfg(feature = "trial")]
