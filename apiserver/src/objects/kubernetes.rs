@@ -1,6 +1,7 @@
 //! From Kubernetes' types to ours: every rule that an object has to keep is checked here, and the field that breaks one
 //! is named.
 
+mod balance;
 mod pod;
 mod service;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 
-use landbridge_kvstore_schema::{Affinity, NamespacedName, ObjectName, Protocol};
+use landbridge_kvstore_schema::{Affinity, Balance, NamespacedName, ObjectName, Protocol};
 
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Service {
     pub shared: bool,
     /// Which backends come first.
     pub affinity: Affinity,
+    /// How connections are spread over those.
+    pub balance: Balance,
 }
 
 /// What a service says of its cluster IP.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use landbridge_kvstore_schema::{
-    Backend, Balance, ClusterService, LocalBackend, LocalBackendPort, LocalPort, LocalService,
-    NamespacedName, ServicePort, Zone,
+    Backend, ClusterService, LocalBackend, LocalBackendPort, LocalPort, LocalService, NamespacedName,
+    ServicePort, Zone,
 };
 
 use crate::objects::{EndpointSlice, Objects, RequestedAddress, Service};
@@ -70,7 +70,7 @@ impl Served<'_> {
 
     /// What this cluster's own agents need of it.
     pub(super) fn local(&self) -> LocalService {
-        let Service { ports, global, shared, affinity, .. } = self.service;
+        let Service { ports, global, shared, affinity, balance, .. } = self.service;
         let port = |port: &crate::objects::ServicePort| LocalPort {
             name: port.name.clone(),
             protocol: port.protocol,
@@ -82,7 +82,7 @@ impl Served<'_> {
             global: *global,
             shared: *shared,
             affinity: *affinity,
-            balance: Balance::default(),
+            balance: balance.clone(),
             backends: self.backends.iter().map(|(address, found)| (*address, found.local.clone())).collect(),
         }
     }

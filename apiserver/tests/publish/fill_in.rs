@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use landbridge_apiserver::objects::fill_in::{Kept, Ranges, fill_in};
 use landbridge_apiserver::objects::{Node, Object, Objects, RequestedAddress, Service};
-use landbridge_kvstore_schema::{Affinity, Ipv4Prefix, NamespacedName, ObjectName};
+use landbridge_kvstore_schema::{Affinity, Balance, Ipv4Prefix, NamespacedName, ObjectName};
 use proptest::prelude::*;
 
 fn service(name: &str, address: RequestedAddress) -> Service {
@@ -19,6 +19,7 @@ fn service(name: &str, address: RequestedAddress) -> Service {
         global: false,
         shared: false,
         affinity: Affinity::None,
+        balance: Balance::default(),
     }
 }
 

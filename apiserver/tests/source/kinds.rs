@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use landbridge_apiserver::objects::{RequestedAddress, TargetPort};
-use landbridge_kvstore_schema::{AddressType, Affinity, NamespacedName, ObjectName, Protocol};
+use landbridge_kvstore_schema::{
+    AddressType, Affinity, Balance, BalanceAlgorithm, NamespacedName, ObjectName, Protocol,
+};
 
 use crate::support::{check, demo, objects, pod_names, problems};
 
@@ -95,6 +97,33 @@ fn annotations_of_services_have_older_names_and_any_case() {
     let local = r#"{service.cilium.io/global: "true", service.cilium.io/affinity: Local}"#;
     assert_eq!(service(local), (true, true, Affinity::Local));
     assert_eq!(service("{service.cilium.io/affinity: remote}"), (false, false, Affinity::None));
+}
+
+#[test]
+fn services_say_how_connections_are_spread() {
+    let service = |annotations: &str, spec: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop, annotations: {annotations}}}\n\
+             spec: {{ports: [{{port: 80}}]{spec}}}\n"
+        );
+        check(&text).objects.services[&shop("web")].balance.clone()
+    };
+    assert_eq!(service("{}", ""), Balance::default());
+    assert_eq!(service("{}", ", sessionAffinity: None").session_affinity_seconds, 0);
+    assert_eq!(service("{}", ", sessionAffinity: ClientIP").session_affinity_seconds, 10_800);
+    let timeout = ", sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}";
+    assert_eq!(service("{}", timeout).session_affinity_seconds, 60);
+    for (text, algorithm) in [
+        ("random", BalanceAlgorithm::Random),
+        ("Maglev", BalanceAlgorithm::Maglev),
+        ("round-robin", BalanceAlgorithm::RoundRobin),
+    ] {
+        let annotation = format!("{{service.cilium.io/lb-algorithm: {text}}}");
+        assert_eq!(service(&annotation, "").algorithm, algorithm);
+    }
+    let weights = service(r#"{landbridge.io/weights: "a=90, b=10"}"#, "").weights;
+    let weights: Vec<_> = weights.iter().map(|(cluster, weight)| format!("{cluster} {weight}")).collect();
+    assert_eq!(weights, ["a 90", "b 10"]);
 }
 
 #[test]

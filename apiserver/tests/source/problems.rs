@@ -94,6 +94,36 @@ fn an_annotation_that_means_nothing_is_told_and_the_service_taken() {
 }
 
 #[test]
+fn a_balance_that_means_nothing_is_told() {
+    let found = |annotation: &str, spec: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  annotations:\n    {annotation}\n\
+             spec:\n  ports: [{{port: 80}}]\n{spec}"
+        );
+        problems(&check(&text)).join("\n")
+    };
+    assert_eq!(found("landbridge.io/weights: a=1", "  sessionAffinity: ClientIP\n"), "");
+    let problem = found("service.cilium.io/lb-algorithm: fastest", "");
+    assert!(problem.contains("\"fastest\" is no algorithm: use random, round-robin or maglev"), "{problem}");
+    for (weights, named) in [
+        ("a=x", "\"a=x\" is no weight"),
+        ("a=1,b", "\"b\" is no weight"),
+        ("a=1001", "with 0 to 1000"),
+        ("A=1", "\"A=1\""),
+        ("a=1,a=2", "\"a=2\" is there twice"),
+    ] {
+        let problem = found(&format!("landbridge.io/weights: {weights}"), "");
+        assert!(problem.contains(named), "{weights}: {problem}");
+    }
+    let problem = found("x: y", "  sessionAffinity: Cookie\n");
+    assert!(problem.contains("\"Cookie\" is no session affinity: use ClientIP or None"), "{problem}");
+    let timeout =
+        "  sessionAffinity: ClientIP\n  sessionAffinityConfig: {clientIP: {timeoutSeconds: 86401}}\n";
+    let problem = found("x: y", timeout);
+    assert!(problem.contains("86401 is not from 1 to 86400"), "{problem}");
+}
+
+#[test]
 fn an_object_in_two_files_is_that_of_the_first() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir, "a.yaml", &pod("p"));

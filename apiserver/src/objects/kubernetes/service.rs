@@ -8,6 +8,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use landbridge_kvstore_schema::{Affinity, ObjectName};
 
+use super::balance::balance;
 use super::{FieldError, FieldPath, Notes, ip, labels, namespaced_name, port, protocol};
 use crate::objects::{Endpoint, EndpointSlice, RequestedAddress, Service, ServicePort, TargetPort};
 
@@ -44,6 +45,7 @@ impl Service {
         };
         Ok(Self {
             name: namespaced_name(&object.metadata)?,
+            balance: balance(&spec, &annotations, notes)?,
             address: requested_address(&spec)?,
             ports: ports(spec.ports.unwrap_or_default())?,
             selector: spec.selector.unwrap_or_default(),
