@@ -67,7 +67,7 @@ impl Agent {
         let cidr = pod_cidr(&config, &client, &state).await?;
 
         let network = NodeNetwork::set_up(&netlink, &config.uplink, cidr, config.routing).await?;
-        let datapath = block_in_place(|| Datapath::open(&datapath_options(&config, cidr, network)))?;
+        let mut datapath = block_in_place(|| Datapath::open(&datapath_options(&config, cidr, network)))?;
         let Kernel { release, lacks } = datapath.kernel();
         for feature in lacks {
             let instead = feature.fallback().unwrap_or_default();

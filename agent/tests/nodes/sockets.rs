@@ -16,6 +16,8 @@ use landbridge_kvstore_schema::{
 use landbridge_lab::requirement::{Requirement, met};
 use landbridge_lab::{Direction, Host};
 
+use rustix::io::Errno;
+
 use crate::world::{World, until};
 
 /// What the client is to call: a protocol and an address, separated by a space.
@@ -63,6 +65,10 @@ fn obey(order: &str) {
                 thread::sleep(ROUND);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            // Of a socket of UDP, whichever call is first: reading, or sending without a peer.
+            Err(error) if error.raw_os_error() == Some(Errno::DESTADDRREQ.raw_os_error()) => {
+                return println!("says {:?}", ErrorKind::ConnectionAborted);
+            }
             Err(error) => return println!("says {:?}", error.kind()),
         }
     }

@@ -45,14 +45,14 @@ struct Spec {
 #[serde(deny_unknown_fields)]
 struct Ingress {
     from: Option<Vec<Peer>>,
-    ports: Option<Vec<Port>>,
+    ports: Option<Vec<Ports>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Egress {
     to: Option<Vec<Peer>>,
-    ports: Option<Vec<Port>>,
+    ports: Option<Vec<Ports>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,7 +72,7 @@ struct IpBlock {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Port {
+struct Ports {
     protocol: Option<String>,
     port: Option<IntOrString>,
     end_port: Option<i32>,
@@ -132,7 +132,7 @@ fn read_rule(
     path: &FieldPath,
     namespace: &ObjectName,
     (peers_field, peers): (&str, Option<Vec<Peer>>),
-    ports: Option<Vec<Port>>,
+    ports: Option<Vec<Ports>>,
 ) -> Result<PolicyRule, FieldError> {
     let peers_path = path.field(peers_field);
     let peers = peers.filter(|peers| !peers.is_empty()).map(|peers| {
@@ -191,7 +191,7 @@ fn read_namespaces(path: &FieldPath, selector: &LabelSelector) -> Result<Vec<Lab
     Ok(vec![any])
 }
 
-impl Port {
+impl Ports {
     fn read(self, path: &FieldPath) -> Result<PolicyPort, FieldError> {
         let number: Option<NonZeroU16> = match self.port {
             None => None,

@@ -18,7 +18,7 @@ use landbridge_bpf_maps::{
 #[cfg(feature = "trial")]
 use landbridge_bpf_verdict::packet::tcp;
 use landbridge_bpf_verdict::{
-    Decision, Flow, Owners, Passage, Question, Rules, admit, decide, owner_of, sender,
+    Decision, Flow, Owners, Passage, Question, Rules, admit, decide, of_ranges, owner_of, sender,
 };
 
 use crate::config::cluster_shift;
@@ -60,11 +60,12 @@ impl Owners for Maps {
 impl Rules for Maps {
     #[inline(always)]
     fn verdict(&self, key: &PolicyKey) -> u8 {
-        // SAFETY: as in `address`.
-        match unsafe { POLICY.get(key) } {
-            Some(entry) => entry.verdict,
-            None => 0,
-        }
+        ask_rule(key) as u8
+    }
+
+    #[inline(always)]
+    fn of_ranges(&self, key: &PolicyKey, port_prefixes: u16) -> u8 {
+        ask_ranges(key, u32::from(port_prefixes)) as u8
     }
 
     #[inline(always)]
@@ -100,6 +101,24 @@ pub extern "C" fn ask_rules(question: *const Question) -> u64 {
         Some(Decision::Deny) => DENY,
         Some(Decision::NoMatch) | None => NO_MATCH,
     }
+}
+
+/// See [`Rules::verdict`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ask_rule(key: *const PolicyKey) -> u64 {
+    // SAFETY: it is null or whole.
+    let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
+    // SAFETY: entries are replaced whole.
+    unsafe { POLICY.get(key) }.map_or(0, |entry| u64::from(entry.verdict))
+}
+
+/// See [`Rules::of_ranges`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ask_ranges(key: *const PolicyKey, port_prefixes: u32) -> u64 {
+    // SAFETY: it is null or whole.
+    unsafe { key.as_ref() }.map_or(0, |key| u64::from(of_ranges(&Maps, key, port_prefixes as u16)))
 }
 
 /// Answers of [`ask_rules`].

@@ -43,4 +43,4 @@ pub use fragment::Fragments;
 pub use masquerade::Masquerades;
 pub use owner::{Owners, owner_of};
 pub use packet::{Flow, Fragment, Packet, Scope, parse};
-pub use policy::{Decision, Question, Rules, decide};
+pub use policy::{Decision, Question, Rules, decide, of_ranges};

@@ -13,6 +13,12 @@ pub trait Rules {
     /// What the rule of exactly this key says, a [`PolicyVerdict`]; 0 if there is none.
     fn verdict(&self, key: &PolicyKey) -> u8;
 
+    /// [`of_ranges`] by these rules.
+    #[inline(always)]
+    fn of_ranges(&self, key: &PolicyKey, port_prefixes: u16) -> u8 {
+        of_ranges(self, key, port_prefixes)
+    }
+
     /// [`decide`] by these rules.
     #[inline(always)]
     fn decide(&self, question: &Question) -> Decision {
@@ -72,7 +78,7 @@ pub fn decide<R: Rules + ?Sized>(rules: &R, question: &Question) -> Decision {
             let mut key = PolicyKey { set, peer: named, port, protocol, kind, port_bits, reserved: [0; 3] };
             seen |= rules.verdict(&key);
             if port_prefixes != 0 {
-                seen |= of_ranges(rules, &mut key, u16::from_be_bytes(port), port_prefixes);
+                seen |= rules.of_ranges(&key, port_prefixes);
             }
             key.port = [0, 0];
             key.port_bits = 0;
@@ -90,16 +96,19 @@ pub fn decide<R: Rules + ?Sized>(rules: &R, question: &Question) -> Decision {
     }
 }
 
-/// What rules say that are about ranges of ports.
+/// What rules say that are about the peer of `key`, and about ranges of these sizes with its port.
 #[inline(always)]
-fn of_ranges<R: Rules + ?Sized>(rules: &R, key: &mut PolicyKey, port: u16, prefixes: u16) -> u8 {
+pub fn of_ranges<R: Rules + ?Sized>(rules: &R, key: &PolicyKey, prefixes: u16) -> u8 {
+    let port = u16::from_be_bytes(key.port);
+    let mut key = *key;
+
     let mut seen = 0;
     let mut bits = 1;
     while bits < PolicyKey::ONE_PORT {
         if prefixes & (1 << bits) != 0 {
             key.port_bits = bits;
             key.port = (port & (u16::MAX << (PolicyKey::ONE_PORT - bits))).to_be_bytes();
-            seen |= rules.verdict(key);
+            seen |= rules.verdict(&key);
         }
         bits += 1;
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use landbridge_bpf_loader::maps::{Direction, PeerKind, PolicyVerdict, Reason};
 use landbridge_lab::requirement::{Requirement, met};
 
-use super::fixture::{Mesh, Pod, arrives, is_lost, send_large, udp, wait_until};
+use super::fixture::{Mesh, Pod, is_lost, send_large, udp, wait_until};
 
 /// Three pieces.
 const LEN: usize = 4_000;

@@ -183,10 +183,10 @@ fn wherever_a_process_ended_the_next_one_goes_on() {
     let moved = landbridge_bpf_loader::DatapathOptions { cgroup: cgroup.clone(), ..own.clone() };
     drop(host.inside(|| Datapath::open(&moved)).unwrap().unwrap());
     let after = links(&own.pins);
-    assert_eq!(after.len(), 12, "what was attached elsewhere is gone: {after:?}");
+    assert_eq!(after.len(), 13, "what was attached elsewhere is gone: {after:?}");
     let of_overlay = version_folder("".as_ref()).join(format!("overlay/lb_vxlan@{index}/from_overlay"));
     assert!(after.contains(&of_overlay), "{after:?}");
     std::fs::remove_dir(&cgroup).unwrap();
     go_on();
-    assert_eq!(links(&own.pins).iter().filter(|link| all.contains(*link)).count(), 10);
+    assert_eq!(links(&own.pins).iter().filter(|link| all.contains(*link)).count(), 11);
 }

@@ -258,7 +258,7 @@ proptest! {
             let egress: Vec<_> = of_pod.filter_map(|policy| policy.egress.as_deref()).collect();
             for (set, rules) in [(endpoint.ingress, ingress), (endpoint.egress, egress)] {
                 for key in desired.policy.keys().filter(|key| key.set == set) {
-                    let is_told_of = endpoint.port_prefixes & (1_u32 << key.port_bits) as u16 != 0;
+                    let is_told_of = u32::from(endpoint.port_prefixes) & (1 << key.port_bits) != 0;
                     prop_assert!(is_told_of || matches!(key.port_bits, 0 | PolicyKey::ONE_PORT), "{key:?}");
                 }
                 for peer in &peers {

@@ -194,8 +194,10 @@ fn pieces_of_a_datagram_share_the_fate_of_the_first() {
         set: INGRESS,
         peer: PEERS[0].1,
         port: 80u16.to_be_bytes(),
+        port_bits: PolicyKey::ONE_PORT,
         protocol: protocol::UDP,
         kind: PeerKind::Identity as u8,
+        ..PolicyKey::default()
     };
     tables.rules.insert(key, PolicyEntry { verdict: PolicyVerdict::Allow as u8, ..PolicyEntry::default() });
     let send = |port: u16, number: u8, fragment: Fragment| {
