@@ -47,9 +47,8 @@ pub(crate) struct ConnectedSocket {
 impl SocketName {
     /// What programs know the socket by: the last eight bytes, the lower half first.
     pub(crate) fn cookie(&self) -> u64 {
-        let [.., a, b, c, d, e, f, g, h] = self.id;
-        let half = |bytes| u64::from(u32::from_ne_bytes(bytes));
-        half([a, b, c, d]) | half([e, f, g, h]) << 32
+        let halves = self.id[ID_LEN - 8..].as_chunks().0;
+        halves.iter().rev().fold(0, |cookie, half| cookie << 32 | u64::from(u32::from_ne_bytes(*half)))
     }
 }
 

@@ -106,7 +106,7 @@ impl Datapath {
         let events = Some(Events::take(&mut object)?);
         let sockets = Some(ConnectedSockets::take(&mut object)?);
         let options = options.clone();
-        let mut datapath = Self { object, pins, tables, events, sockets, kernel, attachment, older, options };
+        let mut datapath = Self { object, pins, tables, events, sockets, kernel, attachment, options, older };
         if datapath.older.is_empty() {
             datapath.attach()?;
         }
