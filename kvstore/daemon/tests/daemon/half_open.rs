@@ -62,7 +62,7 @@ fn a_client_that_vanishes_is_let_go_of_and_one_that_lives_is_not() {
     let data = tempfile::tempdir().unwrap();
     let pings = ["--grpc-keepalive-interval", "1s", "--grpc-keepalive-timeout", "5s"];
     let store = Running::start_program(command, data.path(), &url, &free_url(), &pings);
-    let (process, before) = (store.0.id(), open_sockets(store.0.id()));
+    let process = store.0.id();
 
     let answered: Vec<Arc<AtomicUsize>> = (0..3 * CLIENTS).map(|_| Arc::default()).collect();
     let wires: Vec<Wire> = answered
@@ -88,12 +88,13 @@ fn a_client_that_vanishes_is_let_go_of_and_one_that_lives_is_not() {
     until("watches", || watches(&server, &url) == CLIENTS);
     let lives = |answered: &Arc<AtomicUsize>| answered.load(Ordering::Relaxed) >= PINGS;
     until("those who are asked answer", || answered.iter().all(lives));
-    assert!(open_sockets(process) >= before + wires.len());
+    // With some of questions about metrics, maybe.
+    let open = open_sockets(process);
 
     for direction in Direction::BOTH {
         lab.link("b1").unwrap().cut(direction).unwrap();
     }
-    until("connections of those who are gone end", || open_sockets(process) <= before);
+    until("connections of those who are gone end", || open_sockets(process) + wires.len() <= open);
     assert_eq!(watches(&server, &url), 0);
     lab.link("b1").unwrap().clear().unwrap();
     until("whoever comes back is let in", || {
