@@ -6,8 +6,8 @@
 //!  close:                 what connect remembered is forgotten
 //! ```
 //!
-//! What is remembered has its memory beforehand: storage of the socket's own would be allocated by each connect and freed
-//! after each close, which costs more than everything else here.
+//! What is remembered has its memory beforehand; storage of the socket's own would be allocated by each connect, and the
+//! kernel's diagnosis, by which the agent finds sockets, shows it of TCP alone.
 //!
 //! A socket of family IPv6 names IPv4 addresses as `::ffff:a.b.c.d`, which is how the maps hold them.
 
