@@ -14,6 +14,7 @@ mod settings;
 mod snapshot;
 
 use std::env;
+use std::pin::pin;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
@@ -98,6 +99,34 @@ async fn run(settings: Settings) -> Result<()> {
             return Ok(());
         }
     };
+    let outcome = run_until(&server, stop()).await;
+    let closed = server.shutdown().await.context("the store cannot be closed in order");
+    outcome.and(closed)
+}
+
+/// Announces the store when it is ready, and returns when a signal stops it or it has ended by itself.
+async fn run_until(server: &Server, stop: impl Future<Output = &'static str>) -> Result<()> {
+    let mut ended = pin!(async {
+        tokio::select! {
+            signal = stop => {
+                info!(signal, "the store stops");
+                Ok(())
+            }
+            reason = server.engine().ended() => {
+                Err(anyhow!("{}", reason.unwrap_or_else(|| "the store was stopped from inside".to_owned())))
+            }
+        }
+    });
+    tokio::select! {
+        outcome = &mut ended => return outcome,
+        () = server.engine().published() => announce(server),
+    }
+    ended.await
+}
+
+/// Tells people and the service manager that clients can use the store, and are told by the list of its members that they
+/// can.
+fn announce(server: &Server) {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         urls = server.listens_on().iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
@@ -106,15 +135,4 @@ async fn run(settings: Settings) -> Result<()> {
     if let Err(error) = notify::ready() {
         warn!(%error, "the service manager cannot be told that the store is ready");
     }
-    let outcome = tokio::select! {
-        signal = stop() => {
-            info!(signal, "the store stops");
-            Ok(())
-        }
-        reason = server.engine().ended() => {
-            Err(anyhow!("{}", reason.unwrap_or_else(|| "the store was stopped from inside".to_owned())))
-        }
-    };
-    let closed = server.shutdown().await.context("the store cannot be closed in order");
-    outcome.and(closed)
 }

@@ -82,7 +82,7 @@ use landbridge_kvstore_store::auth::AuthStore;
 use landbridge_kvstore_store::{LeaseId, Store};
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, SetOnce, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -127,6 +127,8 @@ struct Inner {
     /// Wakes the one who raises the alarm.
     short: Arc<Notify>,
     counters: Arc<Counters>,
+    /// The cluster knows how this member is called and where clients reach it.
+    published: SetOnce<()>,
     stop: CancellationToken,
     tracker: TaskTracker,
     tasks: Mutex<Vec<(&'static str, JoinHandle<()>)>>,
@@ -360,6 +362,12 @@ impl Engine {
         self.0
             .shared
             .with_clock(|clock, now| leases.sort_by_cached_key(|lease| clock.remaining(now, *lease)));
+    }
+
+    /// Waits until the cluster knows how this member is called and where clients reach it: until then the list of the members
+    /// shows it as one that clients cannot use. For one that has been there before this is known at once.
+    pub async fn published(&self) {
+        self.0.published.wait().await;
     }
 
     /// Waits until the store has ended, and returns why if that was a failure: then it takes no more, and what it shows is

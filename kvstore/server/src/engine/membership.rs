@@ -422,13 +422,20 @@ impl Engine {
         let EngineOptions { name, client_urls, .. } = &self.0.options;
         let member_id = self.0.identity.member_id;
         let attributes = Attributes { name: name.clone(), client_urls: client_urls.clone() };
-        let known = self.0.shared.state().members.attributes.get(&member_id) == Some(&attributes);
-        if client_urls.is_empty() || known || self.leader().is_none() {
-            return;
+        let known = || self.0.shared.state().members.attributes.get(&member_id) == Some(&attributes);
+        if !client_urls.is_empty() && !known() {
+            if self.leader().is_none() {
+                return;
+            }
+            let Attributes { name, client_urls } = attributes.clone();
+            // If it fails, the next look finds that it is not known.
+            let _ = self.propose(Command::MemberAttributes { member_id, name, client_urls }).await;
+            if !known() {
+                return;
+            }
         }
-        let Attributes { name, client_urls } = attributes;
-        // If it fails, the next look finds that it is not known.
-        let _ = self.propose(Command::MemberAttributes { member_id, name, client_urls }).await;
+        // It stays known.
+        let _ = self.0.published.set(());
     }
 
     /// Stops this member, for it is none any more.

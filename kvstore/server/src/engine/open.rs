@@ -7,7 +7,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, ReadPolicy, SnapshotPolicy};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, SetOnce, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -181,6 +181,7 @@ pub(super) async fn open(options: EngineOptions, platform: Platform) -> Result<E
         room,
         short,
         counters,
+        published: SetOnce::new(),
         stop,
         tracker,
         tasks,

@@ -88,6 +88,20 @@ impl Stores {
         self.members.iter().map(|member| member.url.as_str()).collect::<Vec<_>>().join(",")
     }
 
+    /// Waits until each member knows of each where clients reach it, which a follower may apply later than others.
+    fn wait_until_known(&self, etcdctl: &Etcdctl) {
+        for member in &self.members {
+            let deadline = Instant::now() + ELECTED_WITHIN;
+            loop {
+                let said = etcdctl.run(&member.url, &Line::parse("member list"));
+                if self.members.iter().all(|member| said.contains(&member.url)) {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{} does not know all members: {said}", member.url);
+            }
+        }
+    }
+
     /// The IDs of the members, and of the one that leads, as soon as all of them know it.
     fn ids(&self, etcdctl: &Etcdctl) -> (Vec<String>, String) {
         let deadline = Instant::now() + ELECTED_WITHIN;
@@ -126,6 +140,7 @@ impl Stores {
         }
         let is_cluster = self.members.len() > 1;
         if is_cluster {
+            self.wait_until_known(etcdctl);
             let (ids, leader) = self.ids(etcdctl);
             if ids[0] != leader {
                 etcdctl.run(&self.endpoints(), &Line::parse(&format!("move-leader {}", ids[0])));
