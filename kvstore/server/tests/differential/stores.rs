@@ -157,8 +157,7 @@ impl Etcd {
         command.args(["--max-request-bytes", &MAX_REQUEST_BYTES.to_string(), "--bcrypt-cost", "4"]);
         let interval = format!("{}ms", PROGRESS_INTERVAL.as_millis());
         command.args(["--experimental-watch-progress-notify-interval", &interval, "--log-level", "panic"]);
-        // Ten at a time on a few processors: one thread each switches less, and there is memory for more garbage.
-        command.arg("--unsafe-no-fsync").envs([("GOMAXPROCS", "1"), ("GOGC", "800")]);
+        command.arg("--unsafe-no-fsync");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
         drop((clients, peers));
         Self { process: command.spawn().unwrap(), endpoint, folder }
