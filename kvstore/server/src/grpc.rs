@@ -33,7 +33,7 @@ pub(crate) use api::{Api, as_etcd, is_direct};
 pub use key_value::KeyValueMessage;
 pub use service::ServiceSettings;
 pub(crate) use service::{Peer, Service};
-pub(crate) use status::{too_many_requests, unknown_method};
+pub(crate) use status::{message_larger_than, too_many_requests, unknown_method};
 pub use watch::WatchCounters;
 
 /// etcd's messages and services.

@@ -15,7 +15,9 @@
 mod authority;
 mod body;
 mod calls;
+mod deadline;
 mod gateway;
+mod gzip;
 mod health;
 mod metrics;
 mod preface;

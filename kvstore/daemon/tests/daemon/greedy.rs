@@ -1,10 +1,12 @@
 //! Clients that ask for more than they read: the store holds a bounded part of what they want, and others are served.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
 use pb::kv_client::KvClient;
 use tempfile::TempDir;
@@ -18,6 +20,7 @@ use crate::wire::{
 };
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
+const PUT: &str = "/etcdserverpb.KV/Put";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 /// Keys `a/…` and the bytes of their values: a range of all of them is 8 MiB.
 const KEYS: usize = 512;
@@ -76,10 +79,15 @@ impl Store {
 
     /// How many calls of a method have begun.
     fn begun(&self, method: &str) -> usize {
-        let name = format!("grpc_method=\"{method}\"");
+        self.counted("grpc_server_started_total", &[&format!("grpc_method=\"{method}\"")])
+    }
+
+    /// What a counter of calls says, of those with such labels.
+    fn counted(&self, counter: &str, labels: &[&str]) -> usize {
         let page = page(&self.url, "/metrics");
-        let lines = page.lines().filter(|line| line.starts_with("grpc_server_started_total"));
-        let counts = lines.filter(|line| line.contains(&name)).filter_map(|line| line.rsplit_once(' '));
+        let lines = page.lines().filter(|line| line.starts_with(counter));
+        let lines = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
+        let counts = lines.filter_map(|line| line.rsplit_once(' '));
         counts.map(|(_, count)| count.parse::<usize>().unwrap()).sum()
     }
 
@@ -199,6 +207,47 @@ fn watches_that_nobody_reads_cost_little_more_than_the_history() {
     let (cost, ()) = store.cost(|| (0..CHANGES).for_each(|_| store.put("a/large", MIB)));
     // Log and history have each change once or twice, whoever watches.
     check("watches", cost, 400 * MIB);
+}
+
+/// Each of 50 requests is some 60 MiB, of which each part says that it is 1 MiB.
+#[test]
+fn requests_that_are_large_once_they_are_unpacked_cost_little() {
+    const CONNECTIONS: usize = 50;
+    /// Who has not taken note of the server's settings may send so much of a message (RFC 9113, 6.9.2).
+    const WINDOW: usize = 65_535;
+    let store = Store::start();
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(&vec![0; MIB]).unwrap();
+    let part = encoder.finish().unwrap();
+    let packed = part.repeat((WINDOW - 5) / part.len());
+    assert!(packed.len() > 50 * part.len(), "it is a bomb");
+    let len = u32::try_from(packed.len()).unwrap().to_be_bytes();
+    let body = [&[1][..], &len, &packed].concat();
+    let head = [&head(PUT)[..], b"\0\x0dgrpc-encoding\x04gzip"].concat();
+    let (cost, wires) = store.cost(|| {
+        let connect = |_| {
+            let wire = Wire::open(&store.url, true);
+            read_on(&wire);
+            wire
+        };
+        let mut wires: Vec<Wire> = (0..CONNECTIONS).map(connect).collect();
+        let send = |wires: &mut Vec<Wire>, bytes: &[u8]| {
+            wires.iter_mut().for_each(|wire| wire.send(bytes).unwrap());
+        };
+        send(&mut wires, &frame(HEADERS, END_HEADERS, 1, &head));
+        // Piece by piece, so that all of them are under way at once.
+        body.chunks(16 << 10).for_each(|piece| send(&mut wires, &frame(DATA, 0, 1, piece)));
+        let deadline = Instant::now() + PATIENCE;
+        let labels = ["grpc_method=\"Put\"", "grpc_code=\"ResourceExhausted\""];
+        let refused = || store.counted("grpc_server_handled_total", &labels);
+        while refused() < CONNECTIONS {
+            assert!(Instant::now() < deadline, "{} are refused", refused());
+        }
+        store.put("b", 1);
+        wires
+    });
+    check("packed requests", cost, 40 * MIB);
+    drop(wires);
 }
 
 /// As many as there may be, and then some.

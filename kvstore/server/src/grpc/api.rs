@@ -106,10 +106,9 @@ impl Api {
                 })
             }};
         }
-        let is_plain = unary::is_plain(request.headers());
         let path = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         let (service, method) = path.unzip();
-        if is_plain && is_direct(service.unwrap_or_default(), method.unwrap_or_default()) {
+        if is_direct(service.unwrap_or_default(), method.unwrap_or_default()) {
             match method {
                 Some("Range") => return unary!(range),
                 Some("Put") => return unary!(put),

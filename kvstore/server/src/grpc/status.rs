@@ -87,7 +87,7 @@ pub(crate) fn message_too_large(response: Response<Body>) -> Response<Body> {
 }
 
 /// A message is longer than those that are taken: as etcd's gRPC says it.
-pub(super) fn message_larger_than(len: usize, largest: usize) -> Status {
+pub(crate) fn message_larger_than(len: usize, largest: usize) -> Status {
     Status::resource_exhausted(format!("grpc: received message larger than max ({len} vs. {largest})"))
 }
 

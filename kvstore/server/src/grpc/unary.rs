@@ -26,11 +26,6 @@ use super::status;
 /// What stands before each message: whether it is compressed, and its length in four bytes.
 const PREFIX_LEN: usize = 5;
 
-/// Whether a request is one that [`receive`] can read: of no compression.
-pub(super) fn is_plain(headers: &HeaderMap) -> bool {
-    headers.get("grpc-encoding").is_none_or(|encoding| encoding == "identity")
-}
-
 /// Reads a request of one message, of `largest` bytes at most.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ use tonic::codegen::StdError;
 use tonic::{Code, Status};
 
 use super::calls::Call;
+use super::gzip::{Packer, Unpacker};
 use crate::held::Held;
 
 /// How much of an answer is handed on at a time, which shows that its reader goes on.
@@ -21,13 +22,30 @@ pub(crate) struct Received {
     body: Incoming,
     call: Call,
     messages: Messages,
-    /// Bytes that have come.
+    /// Bytes of its metadata.
+    metadata: usize,
+    /// All bytes that have come, and those that were unpacked.
     all: usize,
+    unpacker: Option<Unpacker>,
 }
 
 impl Received {
-    pub(super) fn new(body: Incoming, call: Call) -> Self {
-        Self { body, call, messages: Messages::default(), all: 0 }
+    /// The body of a call that has so many bytes of metadata, and whose messages may be packed.
+    pub(super) fn new(body: Incoming, call: Call, metadata: usize, unpacker: Option<Unpacker>) -> Self {
+        Self { body, call, messages: Messages::default(), metadata, all: metadata, unpacker }
+    }
+
+    /// The next message that was unpacked.
+    fn unpacked(&mut self) -> Result<Option<Bytes>, Status> {
+        let Some(unpacker) = &mut self.unpacker else { return Ok(None) };
+        let message = unpacker.next()?;
+        if let Some(message) = &message
+            && !self.call.takes_many()
+        {
+            self.all += message.len();
+            self.call.hold(self.all)?;
+        }
+        Ok(message)
     }
 }
 
@@ -39,25 +57,36 @@ impl Body for Received {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.call.received(data.len());
-            self.all += data.len();
-            let begun = self.messages.take(data);
-            // A stream is answered message by message.
-            self.call.hold(if self.call.takes_many() { begun } else { self.all })?;
+        loop {
+            if let Some(message) = self.unpacked()? {
+                return Poll::Ready(Some(Ok(Frame::data(message))));
+            }
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(context)).transpose()?;
+            if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
+                self.call.received(data.len());
+                self.all += data.len();
+                let begun = self.messages.take(data);
+                // A stream is answered message by message.
+                self.call.hold(if self.call.takes_many() { self.metadata + begun } else { self.all })?;
+            }
+            let frame = match (frame.map(Frame::into_data), &mut self.unpacker) {
+                (Some(Ok(data)), Some(unpacker)) => {
+                    unpacker.push(data);
+                    continue;
+                }
+                (None, Some(unpacker)) if !unpacker.is_empty() => Some(Frame::data(unpacker.left())),
+                (frame, _) => frame.map(|frame| frame.map_or_else(|trailers| trailers, Frame::data)),
+            };
+            return Poll::Ready(frame.map(Ok));
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.unpacker.as_ref().is_none_or(Unpacker::is_empty) && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        if self.unpacker.is_none() { self.body.size_hint() } else { SizeHint::default() }
     }
 }
 
@@ -113,12 +142,18 @@ pub(crate) struct Answer {
     has_read: Option<Pin<Box<OwnedNotified>>>,
     /// What is left of a part.
     rest: Bytes,
+    packer: Option<Packer>,
 }
 
 impl Answer {
-    pub(super) fn new(body: tonic::body::Body, call: Option<Call>, held: Held) -> Self {
+    pub(super) fn new(
+        body: tonic::body::Body,
+        call: Option<Call>,
+        held: Held,
+        packer: Option<Packer>,
+    ) -> Self {
         let waits = call.as_ref().is_some_and(Call::waits);
-        Self { body, call, held, waits, has_read: None, rest: Bytes::new() }
+        Self { body, call, held, waits, has_read: None, rest: Bytes::new(), packer }
     }
 
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -155,6 +190,12 @@ impl Body for Answer {
             self.held.note_moved();
             return Poll::Ready(Some(Ok(self.piece())));
         }
+        if let Some(packer) = &mut self.packer
+            && let Some(packed) = ready!(packer.poll_next(context))?
+        {
+            self.rest = self.held.unread(packed);
+            return Poll::Ready(Some(Ok(self.piece())));
+        }
         ready!(self.poll_room(context));
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(call) = &self.call {
@@ -180,7 +221,13 @@ impl Body for Answer {
         Poll::Ready(match frame {
             Some(Ok(frame)) => Some(Ok(match frame.into_data() {
                 Ok(data) => {
-                    self.rest = self.held.unread(data);
+                    // It counts at once, also while it waits to be packed.
+                    let data = self.held.unread(data);
+                    if let Some(packer) = &mut self.packer {
+                        packer.push(data);
+                        return self.poll_frame(context);
+                    }
+                    self.rest = data;
                     self.piece()
                 }
                 Err(frame) => frame,
@@ -190,11 +237,12 @@ impl Body for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.rest.is_empty() && self.packer.as_ref().is_none_or(Packer::is_empty) && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.rest.is_empty() { self.body.size_hint() } else { SizeHint::default() }
+        let is_as_built = self.rest.is_empty() && self.packer.is_none();
+        if is_as_built { self.body.size_hint() } else { SizeHint::default() }
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use prost_reflect::DescriptorPool;
 use tokio::time::{Sleep, sleep};
 use tonic::body::Body;
@@ -19,6 +19,8 @@ use tonic::codegen::BoxFuture;
 use tonic::{Code, Status};
 
 use super::body::Answer;
+use super::deadline::too_late;
+use super::gzip::{ENCODING, GZIP, Packer};
 use crate::grpc::{as_etcd, is_direct, proto};
 use crate::held::{Held, SMALL_REQUEST, Unfinished};
 
@@ -214,35 +216,14 @@ pub(super) fn code(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
 }
 
-/// How long the client waits for an answer: a number of up to eight digits and a unit (gRPC over HTTP/2, "Timeout").
-pub(super) fn deadline(headers: &HeaderMap) -> Option<Duration> {
-    let (unit, digits) = headers.get("grpc-timeout")?.as_bytes().split_last()?;
-    if digits.is_empty() || digits.len() > 8 {
-        return None;
-    }
-    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    Some(match unit {
-        b'H' => Duration::from_secs(number * 3600),
-        b'M' => Duration::from_secs(number * 60),
-        b'S' => Duration::from_secs(number),
-        b'm' => Duration::from_millis(number),
-        b'u' => Duration::from_micros(number),
-        b'n' => Duration::from_nanos(number),
-        _ => return None,
-    })
-}
-
-/// The client's deadline is over.
-pub(super) fn too_late() -> Status {
-    Status::deadline_exceeded("context deadline exceeded")
-}
-
 /// A request that is being answered.
 pub(super) struct Answering {
     answer: BoxFuture<Response<Body>, Infallible>,
     call: Option<Call>,
     held: Held,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Whether the answer is to be packed, as the request was.
+    packs: bool,
 }
 
 impl fmt::Debug for Answering {
@@ -256,13 +237,20 @@ impl Answering {
         answer: BoxFuture<Response<Body>, Infallible>,
         call: Call,
         deadline: Option<Duration>,
+        packs: bool,
     ) -> Self {
         let held = call.0.held.clone();
-        Self { answer, call: Some(call), held, deadline: deadline.map(|deadline| Box::pin(sleep(deadline))) }
+        let deadline = deadline.map(|deadline| Box::pin(sleep(deadline)));
+        Self { answer, call: Some(call), held, deadline, packs }
+    }
+
+    pub(super) fn refused(refusal: Status, call: Call) -> Self {
+        Self::grpc(Box::pin(std::future::ready(Ok(refusal.into_http()))), call, None, false)
     }
 
     pub(super) fn http(answer: impl Future<Output = Response<Body>> + Send + 'static, held: &Held) -> Self {
-        Self { answer: Box::pin(async { Ok(answer.await) }), call: None, held: held.clone(), deadline: None }
+        let answer = Box::pin(async { Ok(answer.await) });
+        Self { answer, call: None, held: held.clone(), deadline: None, packs: false }
     }
 }
 
@@ -279,15 +267,19 @@ impl Future for Answering {
             }
         };
         let call = self.call.take();
+        let mut packer = None;
         if let Some(call) = &call {
             call.let_go();
             response = as_etcd(response);
             if let Some(code) = code(response.headers()) {
                 call.end(code);
+            } else if self.packs {
+                response.headers_mut().insert(ENCODING, HeaderValue::from_static(GZIP));
+                packer = Some(Packer::default());
             }
         }
         let held = self.held.clone();
-        Poll::Ready(Ok(response.map(|body| Answer::new(body, call, held))))
+        Poll::Ready(Ok(response.map(|body| Answer::new(body, call, held, packer))))
     }
 }
 
@@ -305,21 +297,6 @@ mod tests {
 
     use super::*;
     use crate::held::HeldForAll;
-
-    #[test]
-    fn a_deadline_is_a_number_and_a_unit() {
-        let deadline = |text: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("grpc-timeout", http::HeaderValue::from_static(text));
-            deadline(&headers)
-        };
-        assert_eq!(deadline("2S"), Some(Duration::from_secs(2)));
-        assert_eq!(deadline("99999999H"), Some(Duration::from_hours(99_999_999)));
-        assert_eq!(deadline("150m"), Some(Duration::from_millis(150)));
-        for wrong in ["", "S", "2", "2x", "-2S", "123456789S", "1.5S"] {
-            assert_eq!(deadline(wrong), None, "{wrong:?}");
-        }
-    }
 
     #[test]
     fn a_call_is_counted_once_and_by_how_it_ended_first() {

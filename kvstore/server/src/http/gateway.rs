@@ -28,7 +28,7 @@ use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::calls::{deadline, too_late};
+use super::deadline::{deadline, too_late};
 use super::router::{plain, typed};
 use crate::grpc::{Api, Peer, Service, as_etcd, proto};
 use call::{Replies, message};

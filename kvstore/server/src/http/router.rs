@@ -1,22 +1,26 @@
 //! What a request is for.
 
-use std::future::ready;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::body::Received;
 use super::calls::{Answering, Calls};
+use super::deadline::deadline;
 use super::gateway::Gateway;
+use super::gzip::{self, Unpacker};
 use super::{CLUSTER_VERSION, ETCD_VERSION, health};
 use crate::grpc::{Api, Peer, Service, ServiceSettings, unknown_method};
 use crate::held::{Held, HeldForAll};
 
 /// Begins the paths of those services that tell which ones there are, and are not among them.
 const REFLECTION: &str = "/grpc.reflection.";
+
+/// The largest head of a request over HTTP/2 that is no call of gRPC, as [`list_len`] has it.
+const LARGEST_HEAD: usize = 16 << 10;
 
 /// Tells requests apart, and has them answered.
 #[derive(Clone, Debug)]
@@ -66,12 +70,26 @@ impl Router {
             let path = request.uri().path();
             if !call.is_known() && !path.starts_with(REFLECTION) {
                 let unknown = unknown_method(path, |service| self.calls.has_service(service));
-                return Answering::grpc(Box::pin(ready(Ok(unknown.into_http()))), call, None);
+                return Answering::refused(unknown, call);
             }
-            let deadline = super::calls::deadline(request.headers());
+            let metadata = list_len(request.headers());
+            if let Err(refusal) = call.hold(metadata) {
+                return Answering::refused(refusal, call);
+            }
+            let packs = match gzip::take_encoding(request.headers_mut()) {
+                Ok(packs) => packs,
+                Err(refusal) => return Answering::refused(refusal, call),
+            };
+            let unpacker = packs.then(|| Unpacker::new(self.service.largest_message()));
+            let deadline = deadline(request.headers());
             request.extensions_mut().insert(peer.clone());
-            let request = request.map(|body| Received::new(body, call.clone()));
-            return Answering::grpc(self.api.call(request), call, deadline);
+            let request = request.map(|body| Received::new(body, call.clone(), metadata, unpacker));
+            return Answering::grpc(self.api.call(request), call, deadline, packs);
+        }
+        if request.version() == Version::HTTP_2 && list_len(request.headers()) > LARGEST_HEAD {
+            let text = format!("the head of a request may have {LARGEST_HEAD} bytes: send fewer headers\n");
+            let refusal = plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text);
+            return Answering::http(async { refusal }, held);
         }
         let (router, peer) = (self.clone(), peer.clone());
         Answering::http(async move { router.answer_http(&peer, request).await }, held)
@@ -123,6 +141,11 @@ impl Router {
             check => health::check(&self.service, check, request.uri().query()).await,
         }
     }
+}
+
+/// How long headers are, in bytes (RFC 9113, 6.5.2).
+fn list_len(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
 }
 
 /// A text, as Go's `http.Error` sends it.

@@ -53,6 +53,10 @@ pub(crate) async fn serve(
     while served.join_next().await.is_some() {}
 }
 
+/// The most that the metadata of a call may have, in bytes. Two of these at most are held before it is known what a connection
+/// wants: hardly more than it may send as data. etcd takes 16 MiB.
+const LARGEST_METADATA: u32 = 1 << 20;
+
 async fn serve_connection(connection: Connection, router: Arc<Router>, stop: CancellationToken) {
     let peer = connection.connect_info();
     let settings = router.settings();
@@ -90,6 +94,7 @@ async fn drive(
             .keep_alive_timeout(settings.ping_timeout)
             .max_pending_accept_reset_streams(Some(PENDING_RESETS))
             .max_concurrent_streams(settings.max_streams)
+            .max_header_list_size(LARGEST_METADATA)
             // No client of gRPC asks what time it is here.
             .auto_date_header(false)
             .serve_connection(io, service);
