@@ -20,10 +20,12 @@
 pub mod disk;
 mod error;
 mod frame;
+mod place;
 mod segment;
 mod spares;
 
 pub use error::WalError;
+pub use place::Place;
 pub use spares::Room;
 
 use std::collections::VecDeque;
@@ -123,8 +125,8 @@ impl Wal {
     /// As for [`Self::open_on`].
     pub fn open(dir: &Path, options: WalOptions, prologue: &[u8]) -> Result<(Self, Recovery), WalError> {
         let mut frames = Vec::new();
-        let mut visit = |number, payload: &[u8]| {
-            frames.push(Recovered { number, payload: payload.to_vec() });
+        let mut visit = |place: &Place, payload: &[u8]| {
+            frames.push(Recovered { number: place.number(), payload: payload.to_vec() });
         };
         let (wal, opened) =
             Self::open_on(Arc::new(RealDisk), dir, options, Making::Ahead, prologue, &mut visit)?;
@@ -133,7 +135,7 @@ impl Wal {
     }
 
     /// Opens the log in a folder of a disk, or makes one whose first segment begins with `prologue`. Shows the frames in
-    /// order, each with its number, also before an error.
+    /// order, each with its place, also before an error.
     ///
     /// # Errors
     /// [`WalError::Damaged`] if something that was acknowledged cannot be read, [`WalError::Missing`] if a segment between
@@ -144,7 +146,7 @@ impl Wal {
         options: WalOptions,
         making: Making,
         prologue: &[u8],
-        visit: &mut dyn FnMut(u64, &[u8]),
+        visit: &mut dyn FnMut(&Place, &[u8]),
     ) -> Result<(Self, Opened), WalError> {
         create_dirs(&*disk, dir).map_err(WalError::io("create", dir))?;
         let lock = lock(&*disk, dir)?;
@@ -196,14 +198,14 @@ impl Wal {
         ))
     }
 
-    /// Appends a frame and returns its number. When this returns, the frame is on disk.
+    /// Appends a frame and returns its place. When this returns, the frame is on disk.
     ///
     /// A new segment, if it takes one, begins with what `prologue` returns.
     ///
     /// # Errors
     /// [`WalError::Failed`] after a failed write or sync of this log. [`WalError::NoRoom`] if there is no file for a new
     /// segment, for a full disk for example: nothing is lost, and the call may be repeated. [`WalError::Io`].
-    pub fn append(&mut self, payload: &[u8], prologue: impl FnOnce() -> Vec<u8>) -> Result<u64, WalError> {
+    pub fn append(&mut self, payload: &[u8], prologue: impl FnOnce() -> Vec<u8>) -> Result<Place, WalError> {
         if self.failed {
             return Err(WalError::Failed);
         }
@@ -219,11 +221,11 @@ impl Wal {
             self.sealed.push_back(std::mem::replace(&mut self.active, next));
         }
         let number = self.next_number;
-        self.active.append(number, payload).inspect_err(|_| self.failed = true)?;
+        let place = self.active.append(number, payload).inspect_err(|_| self.failed = true)?;
         self.next_number += 1;
         self.room.set_left(self.active.left());
         want_next(&self.spares, &self.active, self.options);
-        Ok(number)
+        Ok(place)
     }
 
     /// How long the sync of the last append took.

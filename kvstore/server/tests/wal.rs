@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use landbridge_kvstore_server::wal::{Recovery, Wal, WalError, WalOptions};
+use landbridge_kvstore_server::wal::{Place, Recovery, Wal, WalError, WalOptions};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -42,7 +42,7 @@ fn refusal(dir: &Path) -> WalError {
 }
 
 fn append(wal: &mut Wal, payload: &[u8]) -> u64 {
-    wal.append(payload, || b"later".to_vec()).unwrap()
+    wal.append(payload, || b"later".to_vec()).unwrap().number()
 }
 
 /// A log of ten frames over several segments, and its segments in order.
@@ -98,13 +98,14 @@ proptest! {
         let (mut wal, recovery) = open(dir.path());
         prop_assert_eq!(recovery, Recovery::default());
         let mut appended: Vec<Vec<u8>> = Vec::new();
+        let mut places: Vec<Place> = Vec::new();
         let (mut released, mut ever_released) = (1, false);
         for step in steps.into_iter().chain([Step::Reopen]) {
             match step {
                 Step::Append(payload) => {
                     appended.push(payload);
-                    let number = append(&mut wal, appended.last().unwrap());
-                    prop_assert_eq!(number, appended.len() as u64);
+                    places.push(wal.append(appended.last().unwrap(), || b"later".to_vec()).unwrap());
+                    prop_assert_eq!(places.last().unwrap().number(), appended.len() as u64);
                 }
                 Step::Release(hundredths) => {
                     released = released.max(wal.next_number() * hundredths / 100);
@@ -124,6 +125,13 @@ proptest! {
                     let prologue: &[u8] = if ever_released { b"later" } else { b"first" };
                     prop_assert!(recovery.prologue.as_deref() == Some(prologue) || recovery.prologue.as_deref() == Some(b"first"));
                 }
+            }
+        }
+        // What was released may be gone from its place, and is never taken for something else.
+        for (place, payload) in places.iter().zip(&appended) {
+            match place.read() {
+                Ok(read) => prop_assert_eq!(&read, payload),
+                Err(error) => prop_assert!(place.number() < released, "{error}"),
             }
         }
         prop_assert_eq!(wal.next_number(), appended.len() as u64 + 1);

@@ -232,7 +232,9 @@ fn requests_that_are_large_once_they_are_unpacked_cost_little() {
         };
         let mut wires: Vec<Wire> = (0..CONNECTIONS).map(connect).collect();
         let send = |wires: &mut Vec<Wire>, bytes: &[u8]| {
-            wires.iter_mut().for_each(|wire| wire.send(bytes).unwrap());
+            for wire in wires {
+                wire.send(bytes).unwrap();
+            }
         };
         send(&mut wires, &frame(HEADERS, END_HEADERS, 1, &head));
         // Piece by piece, so that all of them are under way at once.

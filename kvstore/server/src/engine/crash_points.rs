@@ -145,12 +145,12 @@ fn check(disk: &MemoryDisk, acknowledged: &Acknowledged) -> Result<(), String> {
         return Err(format!("{next} entries are there, of {}", acknowledged.entries));
     }
     let mut store: Store = state.store.clone();
-    for found in log.range(in_state..) {
-        if *found != entry(found.log_id.index) {
+    for found in log.read(in_state..).map_err(|error| format!("the log cannot be read: {error}"))? {
+        if found != entry(found.log_id.index) {
             return Err(format!("entry {} is another", found.log_id.index));
         }
         let mut after = super::state_machine::State { store, ..super::state_machine::State::default() };
-        after.apply(found, |_, _, _| {});
+        after.apply(&found, |_, _, _| {});
         store = after.store;
     }
     for index in 0..next {

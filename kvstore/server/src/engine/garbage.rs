@@ -123,8 +123,8 @@ fn a_spoiled_file_is_named_or_what_is_read_was_written() {
         replace(&disk, path, &bytes);
         match recovered(&disk) {
             Ok(found) => {
-                for found in found.log.memory().range(..) {
-                    assert_eq!(*found, entry(found.log_id.index), "{}", path.display());
+                for found in found.log.memory().read(..).unwrap() {
+                    assert_eq!(found, entry(found.log_id.index), "{}", path.display());
                 }
             }
             Err(error) => assert!(chain(&error).contains("/data/"), "{}", chain(&error)),
@@ -198,13 +198,13 @@ fn records_that_make_no_sense_are_refused_or_applied() {
         spoil(frames.get_mut(place).unwrap_or(&mut prologue), dice);
         let mut replay = Replay::default();
         for (number, frame) in (1..).zip(&frames) {
-            replay.frame(number, frame);
+            replay.frame(number, frame, None);
         }
         let Ok(recovered) = replay.finish(&prologue) else { return };
         let (log, _) = recovered.into_parts();
         let mut state = State::default();
-        for entry in log.range(..) {
-            state.apply(entry, |_, _, _| {});
+        for entry in log.read(..).unwrap() {
+            state.apply(&entry, |_, _, _| {});
         }
         assert!(state.store.parts().count() > 0);
     });

@@ -1,9 +1,9 @@
-//! The Raft log: on disk what has to last, in memory what has to be read.
+//! The Raft log: on disk what has to last, in memory what is read soon.
 //!
 //! ```text
 //! openraft ── append, vote, truncate, purge ─► queue ─► writer ─► one frame of all that waits ─► disk
 //!    │                                                     └─► all who waited for it
-//!    └── read ◄── entries since the last purge, in memory
+//!    └── read ◄── entries since the last purge: the youngest in memory, others from disk by their place
 //! ```
 //!
 //! Invariants:
@@ -12,24 +12,24 @@
 //! - That an entry is committed is noted with the next frame, never by a write of its own: after a crash it is found
 //!   out anew.
 
+mod memory;
 mod recovery;
 mod writer;
 
+pub(super) use memory::{MemoryLog, ReadError};
 pub(super) use recovery::Replay;
 pub(super) use writer::Writer;
 
-use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use openraft::storage::{RaftLogReader, RaftLogStorage};
 use tokio::sync::{mpsc, oneshot};
 
-use super::batch::weight;
 use super::types::{Entry, Flushed, LogId, LogState, TypeConfig, Vote};
-use super::types::{Payload, Proposal};
+use memory::{Found, Frame, Size};
 
 /// Writes that may wait for the disk. When it is full, openraft waits.
 const QUEUE_LEN: usize = 1024;
@@ -39,60 +39,6 @@ const MESSAGE_BYTES: usize = 1 << 20;
 
 /// Why the disk takes no more, once it does not.
 pub(super) type Failure = Arc<OnceLock<String>>;
-
-/// The part of the log that is in memory.
-#[derive(Debug, Default)]
-pub(super) struct MemoryLog {
-    /// Those after `purged`, without a gap.
-    pub(super) entries: VecDeque<Entry>,
-    /// The last entry that was let go of.
-    pub(super) purged: Option<LogId>,
-    pub(super) vote: Option<Vote>,
-    pub(super) committed: Option<LogId>,
-}
-
-impl MemoryLog {
-    /// The index of the first entry, or of the one that would be.
-    fn first_index(&self) -> u64 {
-        let next = self.purged.map_or(0, |purged| purged.index.saturating_add(1));
-        self.entries.front().map_or(next, |first| first.log_id.index)
-    }
-
-    pub(super) fn last_log_id(&self) -> Option<LogId> {
-        self.entries.back().map(|entry| entry.log_id).or(self.purged)
-    }
-
-    /// The entries of a range that are there.
-    pub(super) fn range(&self, range: impl RangeBounds<u64>) -> impl DoubleEndedIterator<Item = &Entry> {
-        let position = |index: u64| {
-            let skipped = index.saturating_sub(self.first_index());
-            usize::try_from(skipped).unwrap_or(usize::MAX).min(self.entries.len())
-        };
-        let start = match range.start_bound() {
-            Bound::Included(index) => position(*index),
-            Bound::Excluded(index) => position(index.saturating_add(1)),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(index) => position(index.saturating_add(1)),
-            Bound::Excluded(index) => position(*index),
-            Bound::Unbounded => self.entries.len(),
-        };
-        self.entries.range(start..end.max(start))
-    }
-
-    fn truncate_after(&mut self, last: Option<LogId>) {
-        let kept = last.map_or(0, |last| last.index.saturating_add(1).saturating_sub(self.first_index()));
-        self.entries.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
-    }
-
-    fn purge(&mut self, upto: LogId) {
-        let gone = upto.index.saturating_add(1).saturating_sub(self.first_index());
-        let gone = usize::try_from(gone).unwrap_or(usize::MAX).min(self.entries.len());
-        self.entries.drain(..gone);
-        self.purged = self.purged.max(Some(upto));
-    }
-}
 
 /// Something for the disk.
 #[derive(Debug)]
@@ -129,6 +75,24 @@ impl SharedLog {
     pub(super) fn lock(&self) -> MutexGuard<'_, MemoryLog> {
         self.0.lock().expect("nothing that holds it panics")
     }
+
+    /// Reads what is found. What is not in memory was written not long ago, so that the kernel has it, as a rule; and who leads
+    /// reads a message's worth at a time.
+    fn read(&self, find: impl Fn(&MemoryLog) -> Vec<Found>) -> io::Result<Vec<Entry>> {
+        let found = find(&self.lock());
+        let mut frame = Frame::default();
+        let mut entries = Vec::with_capacity(found.len());
+        for found in found {
+            let index = found.index();
+            match found.read(&mut frame) {
+                Ok(entry) => entries.push(entry),
+                // Its segment was let go of meanwhile. Whoever asks sees that it is not there.
+                Err(_) if index < self.lock().first_index() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(entries)
+    }
 }
 
 impl LogStore {
@@ -162,21 +126,20 @@ impl RaftLogReader<TypeConfig> for SharedLog {
         &mut self,
         range: RB,
     ) -> io::Result<Vec<Entry>> {
-        Ok(self.lock().range(range).cloned().collect())
+        self.read(|log| log.find(range.clone()).collect())
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        let log = self.lock();
-        let mut room = MESSAGE_BYTES;
-        let fits = |entry: &&Entry| {
-            let before = room;
-            if let Payload::Normal(Proposal(batch)) = &entry.payload {
-                let bytes = batch.requests.iter().map(|request| weight(&request.command)).sum();
-                room = room.saturating_sub(bytes);
-            }
-            before > 0
-        };
-        Ok(log.range(start..end).take_while(fits).cloned().collect())
+        self.read(|log| {
+            let mut room = MESSAGE_BYTES;
+            let fits = |(_, size): &(LogId, Size)| {
+                let before = room;
+                room = room.saturating_sub(size.bytes);
+                before > 0
+            };
+            let count = log.sizes(start..end).take_while(fits).count();
+            log.find(start..end).take(count).collect()
+        })
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -217,7 +180,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: Send,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        self.log.lock().entries.extend(entries.iter().cloned());
+        {
+            let mut log = self.log.lock();
+            entries.iter().cloned().for_each(|entry| log.append(entry));
+        }
         self.write(Write::Entries(entries, Callback(callback))).await
     }
 

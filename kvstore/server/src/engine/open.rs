@@ -21,7 +21,7 @@ use super::counters::{Counters, count_leaders};
 use super::error::task_failed;
 use super::forward::ToLeader;
 use super::identity::Identity;
-use super::log::{Failure, LogStore, MemoryLog, Replay, SharedLog, Write, Writer};
+use super::log::{Failure, LogStore, MemoryLog, ReadError, Replay, SharedLog, Write, Writer};
 use super::membership::keep_members;
 use super::network::Network;
 use super::peers::{PeerListener, PeerService, Peers, bind, serve};
@@ -36,7 +36,7 @@ use super::types::{Raft, SnapshotMeta};
 use super::{Alarm, AlarmKind, ClusterOptions, Command, Engine, EngineOptions, Inner, OpenError, leases};
 use crate::platform::Platform;
 use crate::wal::disk::{Access, Disk, create_dirs};
-use crate::wal::{Making, Room, Wal};
+use crate::wal::{Making, Place, Room, Wal};
 
 /// How long a member of a cluster of one may take until it leads.
 const LEAD_WITHIN: Duration = Duration::from_secs(30);
@@ -410,13 +410,13 @@ pub(super) fn recover_as(
     let prologue = encode_prologue(new, &Durable::default());
     // Holds the lock of the data folder from here on.
     let mut replay = Replay::default();
-    let mut visit = |number, payload: &[u8]| replay.frame(number, payload);
+    let mut visit = |place: &Place, payload: &[u8]| replay.frame(place.number(), payload, Some(place));
     let (wal, opened) = Wal::open_on(Arc::clone(disk), &wal_dir, options.wal, making, &prologue, &mut visit)?;
     let recovered = replay.finish(opened.prologue.as_deref().unwrap_or(&prologue));
     let recovered =
         recovered.map_err(|error| OpenError::Log { path: wal_dir.clone(), source: error.into() })?;
     let identity = recovered.identity;
-    let (log, writer) = recovered.into_parts();
+    let (mut log, writer) = recovered.into_parts();
 
     snapshot::remove_unfinished(&**disk, &snapshot_dir)?;
     let (mut state, snapshot) = match snapshot::list(&**disk, &snapshot_dir)?.into_iter().next() {
@@ -439,9 +439,11 @@ pub(super) fn recover_as(
     check_fit(&log, &state, &wal_dir, &snapshot_dir)?;
     let from = state.last_applied.map_or(0, |last| last.index.saturating_add(1));
     let upto = log.committed.map_or(0, |committed| committed.index.saturating_add(1));
-    for entry in log.range(from..upto) {
-        state.apply(entry, |_, _, _| {});
+    let unreadable = |error: ReadError| OpenError::Log { path: wal_dir.clone(), source: error.into() };
+    for entry in log.read(from..upto).map_err(unreadable)? {
+        state.apply(&entry, |_, _, _| {});
     }
+    log.let_go();
     info!(
         frames = opened.frames,
         torn_bytes = opened.torn_bytes,

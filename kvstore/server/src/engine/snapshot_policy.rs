@@ -9,11 +9,10 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::weight;
 use super::counters::Counters;
 use super::log::SharedLog;
 use super::state_machine::Snapshots;
-use super::types::{Entry, Payload, Proposal, Raft};
+use super::types::Raft;
 
 /// Bytes of log from which on a snapshot is due, even if they are few requests.
 const LOG_BYTES: u64 = 64 << 20;
@@ -93,25 +92,13 @@ pub(super) async fn run(
 fn purgeable(log: &SharedLog, snapshot: u64, snapshot_requests: u64) -> Option<u64> {
     let log = log.lock();
     let (mut bytes, mut requests) = (0, 0);
-    let mut entries = log.range(..=snapshot).rev();
-    let last = entries.find(|entry| {
-        let (count, size) = size(entry);
-        bytes += size;
-        requests += count;
+    let mut entries = log.sizes(..=snapshot).rev();
+    let last = entries.find(|(_, size)| {
+        bytes += size.bytes;
+        requests += size.requests;
         bytes > KEPT_BYTES || requests > snapshot_requests / 10
     });
-    last.map(|entry| entry.log_id.index)
-}
-
-/// How many requests an entry has, and about how many bytes.
-fn size(entry: &Entry) -> (u64, usize) {
-    match &entry.payload {
-        Payload::Normal(Proposal(batch)) => {
-            let bytes = batch.requests.iter().map(|request| weight(&request.command)).sum();
-            (batch.requests.len() as u64, bytes)
-        }
-        Payload::Blank | Payload::Membership(_) => (1, 0),
-    }
+    last.map(|(log_id, _)| log_id.index)
 }
 
 #[cfg(test)]

@@ -32,8 +32,9 @@ pub(super) async fn go_on_alone(
     let own = identity.member_id;
     let (known, vote, last) = {
         let memory = memory.lock();
-        let in_log = memory.range(..).rev().find_map(|entry| match &entry.payload {
-            Payload::Membership(membership) => Some(membership.clone()),
+        let entries = memory.read(..).map_err(|error| failed(&error))?;
+        let in_log = entries.into_iter().rev().find_map(|entry| match entry.payload {
+            Payload::Membership(membership) => Some(membership),
             _ => None,
         });
         let known = in_log.unwrap_or_else(|| applied.membership().clone());

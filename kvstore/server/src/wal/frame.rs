@@ -9,7 +9,7 @@
 //! use.
 
 /// Bytes before the payload.
-const HEADER_LEN: usize = 16;
+pub(super) const HEADER_LEN: usize = 16;
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
 /// Frames begin at multiples of this, so that what is behind a broken one can be found.

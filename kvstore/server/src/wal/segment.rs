@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::WalError;
-use super::disk::{Access, Disk, DiskFile, read_all};
+use super::disk::{Access, Disk, read_all};
 use super::frame::{self, Rest};
+use super::place::{Place, Source};
 use super::spares::{Ready, fill_with_zeros};
 use crate::planted::{PlantedBug, planted};
 
@@ -20,11 +21,9 @@ const PROLOGUE_NUMBER: u64 = 0;
 /// A segment that is open for reading or appending.
 #[derive(Debug)]
 pub(super) struct Segment {
-    path: PathBuf,
-    file: Arc<dyn DiskFile>,
+    source: Arc<Source>,
     sequence: u64,
     first_number: u64,
-    salt: u64,
     /// Where the next frame goes.
     end: u64,
     len: u64,
@@ -106,20 +105,18 @@ impl Segment {
         // Its only use is to differ from what a client could have put into the file.
         let salt = fastrand::u64(..);
         let mut segment = Self {
-            path,
-            file,
+            source: Arc::new(Source { path, file, salt }),
             sequence,
             first_number,
-            salt,
             end: HEADER_LEN as u64,
             len,
             buffer: Vec::new(),
             synced_in: Duration::ZERO,
         };
-        segment.file.write_all_at(&segment.header(), 0).map_err(WalError::io("write", &draft))?;
+        segment.source.file.write_all_at(&segment.header(), 0).map_err(WalError::io("write", &draft))?;
         segment.write(PROLOGUE_NUMBER, prologue).map_err(WalError::io("write", &draft))?;
-        segment.file.sync_all().map_err(WalError::io("sync", &draft))?;
-        disk.rename(&draft, &segment.path).map_err(WalError::io("rename", &draft))?;
+        segment.source.file.sync_all().map_err(WalError::io("sync", &draft))?;
+        disk.rename(&draft, &segment.source.path).map_err(WalError::io("rename", &draft))?;
         super::sync_dir(disk, dir)?;
         Ok(segment)
     }
@@ -130,7 +127,7 @@ impl Segment {
         dir: &Path,
         sequence: u64,
         is_last: bool,
-        visit: &mut dyn FnMut(u64, &[u8]),
+        visit: &mut dyn FnMut(&Place, &[u8]),
     ) -> Result<(Self, Found), WalError> {
         let path = path(dir, sequence);
         let damaged = |offset| WalError::Damaged { path: path.clone(), offset };
@@ -170,17 +167,20 @@ impl Segment {
             file.sync_all().map_err(WalError::io("sync", &path))?;
         }
         let frames = scan.payloads.len() as u64;
+        let source = Arc::new(Source { path: path.clone(), file, salt });
+        let mut offset = start;
         for (number, payload) in (first_number..).zip(scan.payloads) {
-            visit(number, payload);
+            visit(&Place::new(&source, number, offset, payload.len()), payload);
+            offset += frame::encoded_len(payload.len());
         }
         let found = Found { prologue, frames, torn_bytes };
         let buffer = Vec::new();
         let synced_in = Duration::ZERO;
-        Ok((Self { path, file, sequence, first_number, salt, end, len, buffer, synced_in }, found))
+        Ok((Self { source, sequence, first_number, end, len, buffer, synced_in }, found))
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        &self.source.path
     }
 
     pub(super) fn sequence(&self) -> u64 {
@@ -207,27 +207,29 @@ impl Segment {
     }
 
     /// Writes a frame and waits until it is on disk.
-    pub(super) fn append(&mut self, number: u64, payload: &[u8]) -> Result<(), WalError> {
-        self.write(number, payload).map_err(WalError::io("write", &self.path))?;
+    pub(super) fn append(&mut self, number: u64, payload: &[u8]) -> Result<Place, WalError> {
+        let source = Arc::clone(&self.source);
+        let place = Place::new(&source, number, self.end, payload.len());
+        self.write(number, payload).map_err(WalError::io("write", &source.path))?;
         let began = Instant::now();
         if !planted(PlantedBug::ReplyBeforeFsync) {
-            self.file.sync_data().map_err(WalError::io("sync", &self.path))?;
+            source.file.sync_data().map_err(WalError::io("sync", &source.path))?;
         }
         self.synced_in = began.elapsed();
-        Ok(())
+        Ok(place)
     }
 
     fn write(&mut self, number: u64, payload: &[u8]) -> std::io::Result<()> {
         self.buffer.clear();
-        frame::encode(self.salt, number, payload, &mut self.buffer);
-        self.file.write_all_at(&self.buffer, self.end)?;
+        frame::encode(self.source.salt, number, payload, &mut self.buffer);
+        self.source.file.write_all_at(&self.buffer, self.end)?;
         self.end += self.buffer.len() as u64;
         Ok(())
     }
 
     fn header(&self) -> [u8; HEADER_LEN] {
-        let Self { salt, sequence, first_number, .. } = *self;
-        Header { format: FORMAT, salt, sequence, first_number }.encode()
+        let Self { sequence, first_number, .. } = *self;
+        Header { format: FORMAT, salt: self.source.salt, sequence, first_number }.encode()
     }
 }
 

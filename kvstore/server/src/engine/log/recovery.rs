@@ -12,7 +12,7 @@ use crate::engine::codec::{DecodeError, Durable, Record, decode_frame, decode_pr
 use crate::engine::counters::Counters;
 use crate::engine::identity::Identity;
 use crate::engine::types::Entry;
-use crate::wal::Wal;
+use crate::wal::{Place, Wal};
 
 /// Why frames that are whole are no log.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,15 +39,15 @@ pub(in crate::engine) struct Recovered {
 pub(in crate::engine) struct Replay {
     /// What the frames say, without the prologue.
     said: Durable,
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, (Entry, Option<Place>)>,
     frames: VecDeque<Frame>,
     /// The first thing that made no sense.
     error: Option<ReplayError>,
 }
 
 impl Replay {
-    /// Takes the next frame.
-    pub(in crate::engine) fn frame(&mut self, number: u64, payload: &[u8]) {
+    /// Takes the next frame. Where it is matters to whoever is to go on with the log.
+    pub(in crate::engine) fn frame(&mut self, number: u64, payload: &[u8], place: Option<&Place>) {
         if self.error.is_some() {
             return;
         }
@@ -64,7 +64,7 @@ impl Replay {
                 Record::Vote(vote) => self.said.vote = Some(vote),
                 Record::Entry(entry) => {
                     last_index = last_index.max(Some(entry.log_id.index));
-                    self.entries.insert(entry.log_id.index, entry);
+                    self.entries.insert(entry.log_id.index, (entry, place.cloned()));
                 }
                 Record::TruncateAfter(last) => {
                     self.entries.split_off(&last.map_or(0, |last| last.index.saturating_add(1)));
@@ -97,12 +97,8 @@ impl Replay {
         if let Some((index, _)) = (first..).zip(entries.keys()).find(|(expected, found)| expected != *found) {
             return Err(ReplayError::Gap { index });
         }
-        let log = MemoryLog {
-            entries: entries.into_values().collect(),
-            purged: durable.purged,
-            vote: durable.vote,
-            committed: durable.committed,
-        };
+        let mut log = MemoryLog::new(durable.purged, entries.into_values());
+        (log.vote, log.committed) = (durable.vote, durable.committed);
         Ok(Recovered { identity, log, durable, frames })
     }
 }
@@ -175,7 +171,7 @@ mod tests {
             for record in *records {
                 encode_record(record, &mut payload);
             }
-            replay.frame(number, &payload);
+            replay.frame(number, &payload, None);
         }
         replay.finish(&encode_prologue(IDENTITY, durable))
     }
@@ -192,7 +188,7 @@ mod tests {
             ],
         );
         let recovered = recovered.unwrap();
-        let log_ids: Vec<LogId> = recovered.log.entries.iter().map(|entry| entry.log_id).collect();
+        let log_ids: Vec<LogId> = recovered.log.sizes(..).map(|(log_id, _)| log_id).collect();
         assert_eq!((recovered.identity, log_ids), (IDENTITY, vec![id(1, 0), id(2, 1)]));
         assert_eq!(recovered.log.vote, Some(Vote::new(2, 9)));
         assert_eq!(recovered.log.committed, Some(id(1, 0)));
@@ -206,9 +202,9 @@ mod tests {
             &[&[entry(1, 5), entry(1, 6)], &[entry(1, 7)], &[Record::Purged(id(1, 5))]],
         );
         let recovered = recovered.unwrap();
-        let indices: Vec<u64> = recovered.log.range(..).map(|entry| entry.log_id.index).collect();
+        let indices: Vec<u64> = recovered.log.sizes(..).map(|(log_id, _)| log_id.index).collect();
         assert_eq!(indices, [6, 7]);
-        let indices: Vec<u64> = recovered.log.range(7..=9).map(|entry| entry.log_id.index).collect();
+        let indices: Vec<u64> = recovered.log.sizes(7..=9).map(|(log_id, _)| log_id.index).collect();
         assert_eq!(indices, [7]);
         assert_eq!(recovered.log.last_log_id(), Some(id(1, 7)));
     }

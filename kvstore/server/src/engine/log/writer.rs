@@ -17,6 +17,7 @@ use crate::engine::counters::Counters;
 use crate::engine::identity::Identity;
 #[cfg(test)]
 use crate::engine::simulation::Simulated;
+use crate::engine::types::LogId;
 use crate::error_chain::chain;
 use crate::wal::disk::is_full;
 use crate::wal::{Wal, WalError};
@@ -66,6 +67,7 @@ pub(super) struct Next {
     durable: Durable,
     last_index: Option<u64>,
     highest_index: Option<u64>,
+    log_ids: Vec<LogId>,
     purges: bool,
     waiting: Vec<Waiting>,
 }
@@ -162,6 +164,7 @@ impl Writer {
             Write::Entries(entries, callback) => {
                 for entry in &entries {
                     encode_entry(entry, &mut self.next.buffer);
+                    self.next.log_ids.push(entry.log_id);
                     self.next.last_index = Some(entry.log_id.index);
                     self.next.highest_index = self.next.highest_index.max(Some(entry.log_id.index));
                     if self.next.buffer.len() >= FRAME_BYTES {
@@ -236,7 +239,8 @@ impl Writer {
         };
         self.counters.synced(self.wal.synced_in(), payload.len());
         match appended {
-            Ok(number) => {
+            Ok(place) => {
+                let number = place.number();
                 let bytes = payload.len() as u64;
                 self.frames.push_back(Frame { number, last_index: self.next.highest_index.take(), bytes });
                 self.needed_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -244,6 +248,8 @@ impl Writer {
                 self.last_index = self.next.last_index;
                 self.next.buffer = payload;
                 self.next.buffer.clear();
+                self.log.lock().note_place(&self.next.log_ids, &place);
+                self.next.log_ids.clear();
                 Ok(())
             }
             Err(error) => {
