@@ -327,6 +327,8 @@ impl Mesh {
                 host_mac: endpoint.host_mac,
                 id: endpoint.id,
                 port_prefixes: sets.port_prefixes,
+                ingress_lacks: sets.ingress_lacks,
+                egress_lacks: sets.egress_lacks,
             };
             Some((Address::from(*ip), entry))
         });

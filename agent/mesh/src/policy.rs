@@ -19,7 +19,7 @@ mod subject;
 
 use std::collections::BTreeMap;
 
-use landbridge_bpf_maps::{PeerKind, PolicyEntry, PolicyKey, PolicySet, PolicyVerdict, identity};
+use landbridge_bpf_maps::{KeyForms, PeerKind, PolicyEntry, PolicyKey, PolicySet, PolicyVerdict, identity};
 use landbridge_kvstore_schema::{
     ClusterId, ClusterName, Entity, Labels, NamespacedName, NumericIdentity, Policy, PolicyPeer, PolicyPort,
     PolicyRule, Protocol, RecordError, Selector,
@@ -70,6 +70,9 @@ pub(crate) struct Enforced {
     pub(crate) egress: PolicySet,
     /// The sizes of the ranges of ports in both.
     pub(crate) port_prefixes: u16,
+    /// What keys of each need not be looked for.
+    pub(crate) ingress_lacks: KeyForms,
+    pub(crate) egress_lacks: KeyForms,
 }
 
 impl Policies {
@@ -116,7 +119,9 @@ impl Policies {
                 (number(&self.sets, &content.ingress), number(&self.sets, &content.egress));
             let both = content.ingress.iter().chain(&content.egress);
             let port_prefixes = both.fold(0, |prefixes, content| prefixes | content.port_prefixes());
-            (*identity, Enforced { ingress, egress, port_prefixes })
+            let lacks = |content: &Direction| content.as_ref().map_or(KeyForms::default(), Content::lacks);
+            let (ingress_lacks, egress_lacks) = (lacks(&content.ingress), lacks(&content.egress));
+            (*identity, Enforced { ingress, egress, port_prefixes, ingress_lacks, egress_lacks })
         });
         (enforced.collect(), self.sets.entries())
     }

@@ -25,6 +25,7 @@ mod datapath;
 mod error;
 mod events;
 mod filters;
+mod generation;
 mod hooks;
 mod link;
 mod nodes;

@@ -6,11 +6,13 @@ use aya::maps::{Array, MapData};
 use landbridge_bpf_maps::{NodeEntry, NodeNumber};
 
 use crate::error::MapError;
+use crate::generation::{Change, Generation};
 use crate::shape::NODES;
 
 /// The `NODES` map, as [`Datapath`](crate::Datapath) lends it.
 pub struct Nodes<'a> {
     pub(crate) map: &'a mut Array<MapData, NodeEntry>,
+    pub(crate) generation: &'a mut Generation,
 }
 
 impl Nodes<'_> {
@@ -23,6 +25,7 @@ impl Nodes<'_> {
         if number == NodeNumber::NONE || number.0 > last {
             return Err(MapError::NoSuchEntry { map: NODES, index: number.0, last });
         }
+        let _change = Change::of(self.generation)?;
         self.map.set(number.0, node, 0).map_err(MapError::reading(NODES))
     }
 

@@ -13,7 +13,7 @@ static TRIAL: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lan
 #[cfg(feature = "trial")]
 const PLANTED: &str = "PLANTED";
 #[cfg(feature = "trial")]
-static NUMBERS: [u32; 6] = [0, 1, 2, 3, 4, 5];
+static NUMBERS: [u32; 7] = [0, 1, 2, 3, 4, 5, 6];
 
 /// Which of the compiled objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

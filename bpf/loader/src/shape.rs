@@ -6,9 +6,9 @@ use std::path::Path;
 use aya::maps::{MapInfo, MapType};
 use landbridge_bpf_maps::{
     Address, AffinityEntry, AffinityKey, Backend, CidrKey, ConnectionEntry, ConnectionKey, Endpoint,
-    EventBudget, EventControl, FragmentKey, FragmentPorts, IpcacheEntry, METRICS_LEN, MasqueradeEntry,
-    MasqueradeKey, NodeEntry, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, SlotGroup, SocketService,
-    TrafficCount, UdpPeerKey,
+    EventBudget, EventControl, FlowKey, FragmentKey, FragmentPorts, GENERATION_LEN, IpcacheEntry, KnownFlow,
+    METRICS_LEN, MasqueradeEntry, MasqueradeKey, NodeEntry, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey,
+    SlotGroup, SocketService, TrafficCount, UdpPeerKey,
 };
 
 use crate::error::{DatapathError, MapError};
@@ -28,6 +28,8 @@ pub(crate) const EVENT_CONTROL: &str = "EVENT_CONTROL";
 pub(crate) const EVENT_BUDGET: &str = "EVENT_BUDGET";
 const AFFINITY: &str = "AFFINITY";
 pub(crate) const CONNECTIONS: &str = "CONNECTIONS";
+pub(crate) const KNOWN_FLOWS: &str = "KNOWN_FLOWS";
+pub(crate) const GENERATION: &str = "GENERATION";
 pub(crate) const FRAGMENTS: &str = "FRAGMENTS";
 pub(crate) const MASQUERADE: &str = "MASQUERADE";
 pub(crate) const UDP_PEERS: &str = "UDP_PEERS";
@@ -73,7 +75,7 @@ impl fmt::Display for MapShape {
 }
 
 /// Every map of the programs, with its shape.
-pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 18] {
+pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 20] {
     use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
     [
         (IPCACHE, MapShape::of::<Address, IpcacheEntry>(Hash, sizes.ipcache)),
@@ -86,6 +88,8 @@ pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 18] {
         (MAGLEV, MapShape::of::<u32, SlotGroup>(Array, sizes.tables)),
         (AFFINITY, MapShape::of::<AffinityKey, AffinityEntry>(LruHash, sizes.affinity)),
         (CONNECTIONS, MapShape::of::<ConnectionKey, ConnectionEntry>(LruHash, sizes.connections)),
+        (KNOWN_FLOWS, MapShape::of::<FlowKey, KnownFlow>(LruHash, sizes.known_flows)),
+        (GENERATION, MapShape::of::<u32, u64>(Array, GENERATION_LEN)),
         (FRAGMENTS, MapShape::of::<FragmentKey, FragmentPorts>(LruHash, sizes.fragments)),
         (MASQUERADE, MapShape::of::<MasqueradeKey, MasqueradeEntry>(LruHash, sizes.masquerade)),
         (UDP_PEERS, MapShape::of::<UdpPeerKey, SocketService>(LruHash, sizes.udp_peers)),

@@ -4,7 +4,7 @@ use landbridge_bpf_maps::{BACKENDS_LEN, MAGLEV_LEN, NODES_LEN};
 
 /// How many entries each map may have. A node's maps keep their sizes until its pins are deleted.
 ///
-/// Hashes and tries take memory as they fill; arrays, `affinity`, `connections`, `fragments`, `masquerade`, `sockets`,
+/// Hashes and tries take memory as they fill; arrays, `affinity`, `connections`, `known_flows`, `fragments`, `masquerade`, `sockets`,
 /// `udp_peers` and `events` take it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapSizes {
@@ -30,6 +30,9 @@ pub struct MapSizes {
     pub affinity: u32,
     /// Connections of this node's pods; the one that was silent for the longest time makes room. About 110 bytes each.
     pub connections: u32,
+    /// Flows of this node's pods that are not judged packet by packet, two for each connection in use; likewise. About 180 bytes
+    /// each.
+    pub known_flows: u32,
     /// Datagrams in pieces that are under way, likewise. About 110 bytes each.
     pub fragments: u32,
     /// Twice the connections to the world under the node's address, likewise. About 120 bytes each.
@@ -56,6 +59,7 @@ impl Default for MapSizes {
             tables: MAGLEV_LEN,
             affinity: 1 << 16,
             connections: 1 << 18,
+            known_flows: 1 << 17,
             fragments: 1 << 13,
             masquerade: 1 << 17,
             sockets: 1 << 17,

@@ -8,11 +8,13 @@ use aya::maps::{HashMap, IterableMap as _, Map, MapData};
 
 use crate::batch::{self, Unfinished};
 use crate::error::{MapError, errno};
+use crate::generation::{Change, Generation};
 
 /// A hash or a trie of the datapath, as [`Datapath`](crate::Datapath) lends it.
 #[derive(Debug)]
 pub struct Table<'a, K, V> {
     map: &'a mut OwnedTable<K, V>,
+    generation: &'a mut Generation,
 }
 
 /// What a [`Table`] is lent from.
@@ -34,8 +36,8 @@ impl<K: Pod + Ord, V: Pod> OwnedTable<K, V> {
         Ok(Self { name, size, is_trie, map })
     }
 
-    pub(crate) fn lend(&mut self) -> Table<'_, K, V> {
-        Table { map: self }
+    pub(crate) fn lend<'a>(&'a mut self, generation: &'a mut Generation) -> Table<'a, K, V> {
+        Table { map: self, generation }
     }
 
     pub(crate) fn upsert(&mut self, key: &K, value: &V) -> Result<(), MapError> {
@@ -79,6 +81,7 @@ impl<K: Pod + Ord, V: Pod> Table<'_, K, V> {
     /// # Errors
     /// [`MapError::Full`], or [`MapError::Kernel`].
     pub fn upsert(&mut self, key: &K, value: &V) -> Result<(), MapError> {
+        let _change = Change::of(self.generation)?;
         self.map.upsert(key, value)
     }
 
@@ -87,6 +90,7 @@ impl<K: Pod + Ord, V: Pod> Table<'_, K, V> {
     /// # Errors
     /// [`MapError::Kernel`].
     pub fn remove(&mut self, key: &K) -> Result<bool, MapError> {
+        let _change = Change::of(self.generation)?;
         self.map.remove(key)
     }
 

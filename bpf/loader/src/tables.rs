@@ -10,10 +10,12 @@ use landbridge_bpf_maps::{
 };
 
 use crate::error::{DatapathError, MapError};
+use crate::generation::Generation;
 use crate::nodes::Nodes;
 use crate::services::{ServiceMaps, Services};
 use crate::shape::{
-    BACKENDS, CIDRS, CONNECTIONS, ENDPOINTS, FRAGMENTS, IPCACHE, MAGLEV, METRICS, NODES, POLICY, SERVICES,
+    BACKENDS, CIDRS, CONNECTIONS, ENDPOINTS, FRAGMENTS, GENERATION, IPCACHE, MAGLEV, METRICS, NODES, POLICY,
+    SERVICES,
 };
 use crate::sizes::MapSizes;
 use crate::table::{OwnedTable, Table};
@@ -27,6 +29,7 @@ pub struct Tables {
     connections: OwnedTable<ConnectionKey, ConnectionEntry>,
     fragments: OwnedTable<FragmentKey, FragmentPorts>,
     nodes: Array<MapData, NodeEntry>,
+    generation: Generation,
     services: ServiceMaps,
     metrics: PerCpuArray<MapData, TrafficCount>,
 }
@@ -46,6 +49,9 @@ impl Tables {
             connections: OwnedTable::new(CONNECTIONS, sizes.connections, take(object, CONNECTIONS)?)?,
             fragments: OwnedTable::new(FRAGMENTS, sizes.fragments, take(object, FRAGMENTS)?)?,
             nodes: Array::try_from(take(object, NODES)?).map_err(MapError::reading(NODES))?,
+            generation: Generation::new(
+                Array::try_from(take(object, GENERATION)?).map_err(MapError::reading(GENERATION))?,
+            )?,
             services,
             metrics: PerCpuArray::try_from(take(object, METRICS)?).map_err(MapError::reading(METRICS))?,
         }))
@@ -53,37 +59,37 @@ impl Tables {
 
     /// Who addresses belong to.
     pub fn ipcache(&mut self) -> Table<'_, Address, IpcacheEntry> {
-        self.ipcache.lend()
+        self.ipcache.lend(&mut self.generation)
     }
 
     /// Who prefixes belong to, for addresses without an entry of their own.
     pub fn cidrs(&mut self) -> Table<'_, CidrKey, IpcacheEntry> {
-        self.cidrs.lend()
+        self.cidrs.lend(&mut self.generation)
     }
 
     /// The pods of this node.
     pub fn endpoints(&mut self) -> Table<'_, Address, Endpoint> {
-        self.endpoints.lend()
+        self.endpoints.lend(&mut self.generation)
     }
 
     /// The rules of policies.
     pub fn policy(&mut self) -> Table<'_, PolicyKey, PolicyEntry> {
-        self.policy.lend()
+        self.policy.lend(&mut self.generation)
     }
 
     /// The connections that the programs remember. They write to it at any time.
     pub fn connections(&mut self) -> Table<'_, ConnectionKey, ConnectionEntry> {
-        self.connections.lend()
+        self.connections.lend(&mut self.generation)
     }
 
     /// The datagrams in pieces that the programs remember. They write to it at any time.
     pub fn fragments(&mut self) -> Table<'_, FragmentKey, FragmentPorts> {
-        self.fragments.lend()
+        self.fragments.lend(&mut self.generation)
     }
 
     /// The nodes of the mesh.
     pub fn nodes(&mut self) -> Nodes<'_> {
-        Nodes { map: &mut self.nodes }
+        Nodes { map: &mut self.nodes, generation: &mut self.generation }
     }
 
     /// Services and their backends.

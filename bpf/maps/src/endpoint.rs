@@ -1,6 +1,6 @@
 //! Pods of this node.
 
-use crate::PolicySet;
+use crate::{KeyForms, PolicySet};
 
 /// Value of the `ENDPOINTS` map, a `BPF_MAP_TYPE_HASH` by [`Address`](crate::Address): a pod's interface.
 #[repr(C)]
@@ -23,6 +23,10 @@ pub struct Endpoint {
     /// Which ranges of ports the rules of both sets speak of: bit `n` is set where a rule has
     /// [`port_bits`](crate::PolicyKey::port_bits) of `n`, for `n` from 1 to 15. A packet's port is looked up once for each.
     pub port_prefixes: u16,
+    /// What need not be looked up in `ingress`.
+    pub ingress_lacks: KeyForms,
+    /// Likewise in `egress`.
+    pub egress_lacks: KeyForms,
 }
 
 impl Endpoint {

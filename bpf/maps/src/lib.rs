@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! connect ─► SERVICES ─► AFFINITY, MAGLEV ─► BACKENDS      sockets: a service address becomes a backend
+//! packet ──► KNOWN_FLOWS (judged a moment ago, GENERATION?) ─► there it goes
+//!   │ not yet
 //! packet ──► ENDPOINTS (whose pod?) ─► IPCACHE, CIDRS (who is the other side?) ─► POLICY, CONNECTIONS (may it?)
 //!   └─ FRAGMENTS (whose ports?)            └─► NODES (where to?)                  METRICS (what became of it)
 //! to and from the world ─► MASQUERADE      whose connection, under which port of the node?
@@ -18,6 +20,7 @@ mod endpoint;
 mod event;
 mod fragment;
 mod ipcache;
+mod known_flow;
 mod masquerade;
 mod metrics;
 mod node_config;
@@ -33,12 +36,13 @@ pub use endpoint::Endpoint;
 pub use event::{Event, EventBudget, EventControl, EventKind, TracePoint};
 pub use fragment::{FragmentKey, FragmentPorts};
 pub use ipcache::{CidrKey, IpcacheEntry, NODES_LEN, NodeEntry, NodeNumber, identity};
+pub use known_flow::{FlowKey, GENERATION_LEN, Hook, KnownFlow, Way};
 pub use masquerade::{MASQUERADE_PORTS, MasqueradeEntry, MasqueradeKey};
 pub use metrics::{Direction, METRICS_LEN, TrafficCount, metrics_index};
 pub use node_config::NodeConfig;
 #[cfg(feature = "trial")]
 pub use planted::Planted;
-pub use policy::{PeerKind, PolicyEntry, PolicyKey, PolicySet, PolicyVerdict};
+pub use policy::{KeyForms, PeerKind, PolicyEntry, PolicyKey, PolicySet, PolicyVerdict};
 pub use reason::Reason;
 pub use service::{
     AffinityEntry, AffinityKey, Algorithm, BACKENDS_LEN, Backend, MAGLEV_LEN, SLOTS_PER_GROUP, ServiceEntry,
@@ -47,7 +51,7 @@ pub use service::{
 
 /// Version of the maps' layout, part of the folder that they are pinned in: `<bpffs>/landbridge/v<schema>/`.
 /// Counts up whenever a type of this crate changes.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// Declares types whose bytes are their value, with the size the other side relies on.
 macro_rules! map_element {
@@ -68,13 +72,15 @@ map_element! {
     CidrKey => 20,
     ConnectionEntry => 16,
     ConnectionKey => 40,
-    Endpoint => 32,
+    Endpoint => 36,
     Event => 64,
     EventBudget => 32,
     EventControl => 16,
+    FlowKey => 44,
     FragmentKey => 40,
     FragmentPorts => 8,
     IpcacheEntry => 8,
+    KnownFlow => 56,
     MasqueradeEntry => 20,
     MasqueradeKey => 40,
     NodeConfig => 128,

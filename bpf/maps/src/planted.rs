@@ -14,10 +14,17 @@ pub enum Planted {
     StaleBackend = 4,
     /// The kernel is asked to write where it does not let anyone write.
     RefusedWrite = 5,
+    /// What is known of a flow counts whatever the maps say by now.
+    KnownForever = 6,
 }
 
 impl Planted {
     /// Those that are bugs.
-    pub const BUGS: [Self; 4] =
-        [Self::PolicySkippedForReplies, Self::ChecksumOffByOne, Self::WrongReverseEntry, Self::StaleBackend];
+    pub const BUGS: [Self; 5] = [
+        Self::PolicySkippedForReplies,
+        Self::ChecksumOffByOne,
+        Self::WrongReverseEntry,
+        Self::StaleBackend,
+        Self::KnownForever,
+    ];
 }

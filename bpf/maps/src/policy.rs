@@ -52,6 +52,46 @@ impl PolicyKey {
     pub const ONE_PORT: u8 = 16;
 }
 
+/// Forms that keys of a set can have, but for ranges of ports: a bit for each way to name the peer and the port.
+///
+/// A packet is looked up once for each form; policies use one or two of them.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyForms(pub u16);
+
+impl KeyForms {
+    /// All twelve.
+    pub const ALL: Self = Self(0xfff);
+    /// For one way to name the peer: one port, all of a protocol, all.
+    const PER_PEER: u8 = 3;
+
+    /// The form of a key; none of one that is about a range of ports.
+    #[inline]
+    #[must_use]
+    pub const fn of(key: &PolicyKey) -> Self {
+        let port = match (key.protocol, key.port_bits) {
+            (0, _) => 2,
+            (_, 0) => 1,
+            (_, PolicyKey::ONE_PORT) => 0,
+            _ => return Self(0),
+        };
+        Self(1 << (key.kind * Self::PER_PEER + port))
+    }
+
+    /// What none of these keys has.
+    #[must_use]
+    pub fn lacked_by<'a>(keys: impl IntoIterator<Item = &'a PolicyKey>) -> Self {
+        Self(keys.into_iter().fold(Self::ALL.0, |lacked, key| lacked & !Self::of(key).0))
+    }
+
+    /// Whether one of `other` is among these.
+    #[inline]
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
 /// What an entry says.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

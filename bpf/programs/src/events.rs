@@ -162,20 +162,11 @@ pub extern "C" fn tell_drop(skb: *mut __sk_buff, about: u64) -> u64 {
     let flow = unsafe { &mut *place };
     *flow = Flow::default();
     read_into(skb, flow);
-    let source = match claimed(skb) {
-        0 => identity_of(&flow.source),
-        claimed => claimed as u32,
+    let source = match tunnel(&TcContext::new(skb)) {
+        Ok(tunnel) => tunnel.identity,
+        Err(_) => identity_of(&flow.source),
     };
     tell(skb, flow, between(source, identity_of(&flow.destination)), about)
-}
-
-/// The identity that a packet in a tunnel claims, 0 for any other.
-#[inline(never)]
-fn claimed(skb: *mut __sk_buff) -> u64 {
-    match tunnel(&TcContext::new(skb)) {
-        Ok((claimed, _)) => u64::from(claimed),
-        Err(_) => 0,
-    }
 }
 
 /// Tells of a drop.

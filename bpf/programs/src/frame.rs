@@ -1,5 +1,7 @@
 //! What is done to packets: read, given to a pod.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::bpf_redirect_peer,
@@ -10,7 +12,7 @@ use landbridge_bpf_maps::Planted;
 use landbridge_bpf_maps::{Direction, Endpoint, Reason};
 use landbridge_bpf_verdict::{
     Flow, Packet, Scope,
-    packet::{CHECKSUM_OFFSET, HOP_LIMIT_OFFSET, TTL_OFFSET},
+    packet::{HOP_LIMIT_OFFSET, TTL_OFFSET, one_hop_further},
     parse,
 };
 
@@ -20,6 +22,8 @@ use crate::tables::zero;
 
 /// A packet is for the machine itself (`linux/if_packet.h`).
 const PACKET_HOST: u32 = 0;
+/// What the interface may have summed up changes as much as the packet.
+const BPF_F_RECOMPUTE_CSUM: u64 = 1;
 
 /// Leaves a packet to the programs after this one and to the stack.
 pub const PASS: i32 = TC_ACT_UNSPEC;
@@ -57,15 +61,59 @@ pub fn finish(ctx: &TcContext, outcome: Outcome) -> i32 {
     match outcome {
         Ok(action) => action,
         Err(Dropped { reason, direction }) => {
-            count(reason, direction, ctx.len());
-            events::drop(ctx, reason, direction);
+            lose(ctx.skb.skb, u32::from(reason.0), u32::from(matches!(direction, Direction::Ingress)));
             DROP
         }
     }
 }
 
+/// Counts a packet that is dropped, and tells of it. Known to the kernel by its name, see `tables`: many ways lead here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lose(skb: *mut __sk_buff, reason: u32, ingress: u32) -> u64 {
+    let ctx = TcContext::new(skb);
+    let direction = if ingress != 0 { Direction::Ingress } else { Direction::Egress };
+    let reason = Reason(reason as u8);
+    count(reason, direction, ctx.len());
+    events::drop(&ctx, reason, direction);
+    0
+}
+
 /// The packet of a hook.
 pub struct Frame<'a>(pub &'a TcContext);
+
+/// The part of a packet that lies in one piece, which holds the headers but for the oddest packets. Reading it costs no call.
+pub struct Linear {
+    begin: usize,
+    end: usize,
+}
+
+impl Linear {
+    #[inline(always)]
+    pub fn of(ctx: &TcContext) -> Self {
+        Self { begin: ctx.data(), end: ctx.data_end() }
+    }
+}
+
+impl Packet for Linear {
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let begin = self.begin + offset;
+        if begin + 4 * N > self.end {
+            return None;
+        }
+        let mut words = [0; N];
+        let mut place: *const u32 = begin as *const u32;
+        for word in &mut words {
+            // SAFETY: within the packet. The kernel loads programs that read words where they are on machines that can.
+            unsafe {
+                *word = place.read_volatile();
+                place = place.add(1);
+            }
+        }
+        Some(words)
+    }
+}
 
 impl Packet for Frame<'_> {
     #[inline(always)]
@@ -143,46 +191,60 @@ pub fn expires(flow: &Flow) -> bool {
 /// that it does without, it takes one from the time to live: that happens once on the whole way, here.
 #[inline(always)]
 pub fn deliver(ctx: &TcContext, flow: &Flow, endpoint: &Endpoint) -> Result<i32, Reason> {
-    match give(ctx.skb.skb, flow, endpoint) {
-        0 => Ok(to_peer(endpoint.interface)),
-        reason => Err(Reason(reason as u8)),
+    hand_over(ctx, flow.version, links_of(endpoint))?;
+    Ok(to_peer(endpoint.interface))
+}
+
+/// The link-layer addresses of a pod's interface, as they begin a frame to it.
+#[inline(always)]
+pub fn links_of(endpoint: &Endpoint) -> &[u32; 3] {
+    const _: () = assert!(offset_of!(Endpoint, host_mac) == offset_of!(Endpoint, mac) + 6);
+    const _: () = assert!(offset_of!(Endpoint, mac).is_multiple_of(4));
+    // SAFETY: both are there, one behind the other, and aligned like words.
+    unsafe { &*core::ptr::from_ref(endpoint).byte_add(offset_of!(Endpoint, mac)).cast() }
+}
+
+/// Makes a packet of this version of IP one for the pod with these link-layer addresses, one hop further.
+///
+/// # Errors
+/// [`Reason::WRITE_FAILED`]
+#[inline(always)]
+pub fn hand_over(ctx: &TcContext, version: u8, links: &[u32; 3]) -> Result<(), Reason> {
+    match give(ctx.skb.skb, u32::from(version), links) {
+        0 => Ok(()),
+        _ => Err(Reason::WRITE_FAILED),
     }
 }
 
-/// Makes a packet one for a pod. Known to the kernel by its name, see `tables`. Returns the drop reason, 0 for none.
+/// See [`hand_over`]. Known to the kernel by its name, see `tables`. Returns 0 unless it failed.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn give(skb: *mut __sk_buff, flow: *const Flow, endpoint: *const Endpoint) -> u64 {
-    // SAFETY: both are null or whole.
-    let outcome = match unsafe { (flow.as_ref(), endpoint.as_ref()) } {
-        (Some(flow), Some(endpoint)) => address_to(&TcContext::new(skb), flow, endpoint),
-        _ => Err(0),
-    };
-    match outcome {
-        Ok(()) => 0,
-        Err(_) => u64::from(Reason::WRITE_FAILED.0),
-    }
+pub extern "C" fn give(skb: *mut __sk_buff, version: u32, links: *const [u32; 3]) -> u64 {
+    // SAFETY: it is null or whole.
+    let Some(links) = (unsafe { links.as_ref() }) else { return 1 };
+    u64::from(write_hop(&TcContext::new(skb), version, links).is_err())
 }
 
 #[inline(always)]
-fn address_to(ctx: &TcContext, flow: &Flow, endpoint: &Endpoint) -> Result<(), i64> {
-    let ttl = flow.ttl.wrapping_sub(1);
-    let word = |ttl: u8| u64::from(u16::from_ne_bytes([ttl, 0]));
-    ctx.change_type(PACKET_HOST)?;
-    if flow.version == 4 {
-        let (checksum, counted) = (CHECKSUM_OFFSET, ttl);
-        #[cfg(feature = "trial")]
-        let checksum = if crate::trial::planted(Planted::RefusedWrite) { checksum | 1 } else { checksum };
-        #[cfg(feature = "trial")]
-        let counted = if crate::trial::planted(Planted::ChecksumOffByOne) { counted ^ 1 } else { counted };
-        ctx.l3_csum_replace(checksum, word(flow.ttl), word(counted), 2)?;
-        ctx.store(TTL_OFFSET, &ttl, 0)?;
-    } else {
-        ctx.store(HOP_LIMIT_OFFSET, &ttl, 0)?;
+fn write_hop(ctx: &TcContext, version: u32, links: &[u32; 3]) -> Result<(), i64> {
+    // SAFETY: as in `interface`.
+    if unsafe { (*ctx.skb.skb).pkt_type } != PACKET_HOST {
+        ctx.change_type(PACKET_HOST)?;
     }
-    let [a, b, c, d, e, f] = endpoint.mac;
-    let [g, h, i, j, k, l] = endpoint.host_mac;
-    ctx.store(0, &[a, b, c, d, e, f, g, h, i, j, k, l], 0)
+    if version == 4 {
+        let place = TTL_OFFSET;
+        let next = one_hop_further(ctx.load(place)?);
+        #[cfg(feature = "trial")]
+        let place = if crate::trial::planted(Planted::RefusedWrite) { usize::MAX } else { place };
+        #[cfg(feature = "trial")]
+        let next = if crate::trial::planted(Planted::ChecksumOffByOne) { next ^ 1 << 16 } else { next };
+        ctx.store(place, &next, 0)?;
+    } else {
+        let hop_limit: u8 = ctx.load(HOP_LIMIT_OFFSET)?;
+        // No checksum of the header makes up for it.
+        ctx.store(HOP_LIMIT_OFFSET, &hop_limit.wrapping_sub(1), BPF_F_RECOMPUTE_CSUM)?;
+    }
+    ctx.store(0, links, 0)
 }
 
 /// Hands a packet to the other side of a pod's interface as it is.

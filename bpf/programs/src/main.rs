@@ -20,6 +20,7 @@ mod config;
 mod connections;
 mod events;
 mod frame;
+mod known_flows;
 mod masquerade;
 mod metrics;
 mod notice;

@@ -1,7 +1,7 @@
 //! Between nodes: both directions of the tunnel interface, whose packets carry the sender's identity as their VNI.
 
 use aya_ebpf::{helpers::bpf_redirect, macros::classifier, programs::TcContext};
-use landbridge_bpf_maps::{Direction, NodeNumber, Reason, TracePoint, identity};
+use landbridge_bpf_maps::{Direction, Hook, NodeNumber, Reason, TracePoint, Way, identity};
 use landbridge_bpf_verdict::{Flow, Scope, notice::Trouble};
 
 use crate::config::{is_of_this_node, overlay_interface};
@@ -10,10 +10,11 @@ use crate::frame::{
     DROP, Dropped, OnAccountOf, Outcome, PASS, accept, arrival_interface, deliver, expires, finish, mark,
     read,
 };
+use crate::known_flows::{generation, known, learn};
 use crate::metrics::count;
 use crate::notice::make_error;
 use crate::tables::{check_endpoint, check_sender, endpoint, owner};
-use crate::tunnel::{set_tunnel, tunnel, underlay};
+use crate::tunnel::{Tunnel, set_tunnel, tunnel, underlay};
 
 /// The mark of a packet whose tunnel is set already, from `from_pod` to `to_overlay`. Programs of the node may set it too:
 /// then there is no tunnel, and the interface drops the packet.
@@ -22,6 +23,9 @@ pub const TUNNEL_IS_SET: u32 = 0x4c42_0001;
 /// What another node sends.
 #[classifier]
 pub fn from_overlay(ctx: TcContext) -> i32 {
+    if let Some(action) = known(&ctx, Hook::Overlay) {
+        return action;
+    }
     let outcome = arrive(&ctx);
     finish(&ctx, outcome)
 }
@@ -37,12 +41,13 @@ pub fn to_overlay(ctx: TcContext) -> i32 {
 fn arrive(ctx: &TcContext) -> Outcome {
     const IN: Direction = Direction::Ingress;
     let dropped = |reason| Err(Dropped { reason, direction: IN });
-    let (claimed, tunnel_source) = tunnel(ctx).of(IN)?;
+    let Tunnel { identity: claimed, begin: tunnel_source } = tunnel(ctx).of(IN)?;
     let mut flow = Flow::default();
     if read(ctx, &mut flow).of(IN)? == Scope::Link {
         return dropped(Reason::UNSUPPORTED_PROTOCOL);
     }
     let len = ctx.len();
+    let generation = generation();
     check_sender(&flow.source, &tunnel_source, claimed).of(IN)?;
     if let Some(receiver) = endpoint(&flow.destination) {
         let passage = check_endpoint(ctx, receiver, IN, &mut flow, claimed).of(IN)?;
@@ -58,6 +63,13 @@ fn arrive(ctx: &TcContext) -> Outcome {
         }
         let action = deliver(ctx, &flow, receiver).of(IN)?;
         count(Reason::FORWARDED, IN, len);
+        learn(
+            ctx,
+            &flow,
+            passage,
+            generation,
+            (Hook::Overlay, Way::Pod, Some(receiver), Some(&tunnel_source), claimed),
+        );
         trace(ctx, &flow, TracePoint::ToEndpoint, IN, (claimed, receiver.identity), passage);
         return Ok(action);
     }

@@ -1,7 +1,9 @@
 //! Between a pod and its node: both directions of the node's side of a pod's interface.
 
 use aya_ebpf::{helpers::bpf_redirect, macros::classifier, programs::TcContext};
-use landbridge_bpf_maps::{Direction, Endpoint, IpcacheEntry, NodeNumber, Reason, TracePoint, identity};
+use landbridge_bpf_maps::{
+    Direction, Endpoint, Hook, IpcacheEntry, NodeNumber, Reason, TracePoint, Way, identity,
+};
 use landbridge_bpf_verdict::{Flow, Scope, notice::Trouble, owner::is_allocated, packet::protocol};
 
 use crate::config::{is_direct, overlay_interface, overlay_mtu, overlay_port, to_underlay};
@@ -10,6 +12,7 @@ use crate::frame::{
     DROP, Dropped, OnAccountOf, Outcome, PASS, arrival_interface, deliver, expires, finish, interface, read,
     to_peer,
 };
+use crate::known_flows::{generation, known, learn};
 use crate::metrics::count;
 use crate::notice::{hear, is_too_big, make_error};
 use crate::overlay::TUNNEL_IS_SET;
@@ -19,6 +22,9 @@ use crate::tunnel::{room_to, set_tunnel, underlay};
 /// What a pod sends.
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
+    if let Some(action) = known(&ctx, Hook::Pod) {
+        return action;
+    }
     let outcome = leave(&ctx);
     finish(&ctx, outcome)
 }
@@ -40,6 +46,7 @@ fn leave(ctx: &TcContext) -> Outcome {
         return hear(ctx);
     }
     let len = ctx.len();
+    let generation = generation();
     let sender = match endpoint(&flow.source) {
         Some(sender) if sender.interface == interface(ctx) => sender,
         _ => return Err(Dropped { reason: Reason::INVALID_SOURCE, direction: OUT }),
@@ -53,13 +60,14 @@ fn leave(ctx: &TcContext) -> Outcome {
     let identities = (sender.identity, owner.identity);
     if let Some(receiver) = receiver {
         count(Reason::FORWARDED, OUT, len);
-        let passage = check_endpoint(ctx, receiver, IN, &mut flow, sender.identity).of(IN)?;
+        let arrival = check_endpoint(ctx, receiver, IN, &mut flow, sender.identity).of(IN)?;
         if expires(&flow) {
             return Ok(refuse(ctx, &flow, sender, Trouble::TimeExceeded, Reason::TTL_EXCEEDED));
         }
         let action = deliver(ctx, &flow, receiver).of(IN)?;
         count(Reason::FORWARDED, IN, len);
-        trace(ctx, &flow, TracePoint::ToEndpoint, IN, identities, passage);
+        learn(ctx, &flow, passage.and(arrival), generation, (Hook::Pod, Way::Pod, Some(receiver), None, 0));
+        trace(ctx, &flow, TracePoint::ToEndpoint, IN, identities, arrival);
         return Ok(action);
     }
     if is_tunnel(&flow) && !is_allocated(owner.identity) {
@@ -67,11 +75,13 @@ fn leave(ctx: &TcContext) -> Outcome {
     }
     if owner.node == NodeNumber::NONE {
         count(Reason::FORWARDED, OUT, len);
+        learn(ctx, &flow, passage, generation, (Hook::Pod, Way::Stack, None, None, 0));
         trace(ctx, &flow, TracePoint::ToStack, OUT, identities, passage);
         return Ok(PASS);
     }
     if is_direct() {
         count(Reason::FORWARDED, OUT, len);
+        learn(ctx, &flow, passage, generation, (Hook::Pod, Way::Uplink, None, None, 0));
         trace(ctx, &flow, TracePoint::ToNetwork, OUT, identities, passage);
         return Ok(to_underlay());
     }
@@ -83,6 +93,7 @@ fn leave(ctx: &TcContext) -> Outcome {
     set_tunnel(ctx, &underlay, sender.identity).of(OUT)?;
     ctx.set_mark(TUNNEL_IS_SET);
     count(Reason::FORWARDED, OUT, len);
+    learn(ctx, &flow, passage, generation, (Hook::Pod, Way::Tunnel, None, Some(&underlay), sender.identity));
     trace(ctx, &flow, TracePoint::ToOverlay, OUT, identities, passage);
     // SAFETY: the helper takes two numbers.
     Ok(unsafe { bpf_redirect(overlay_interface(), 0) } as i32)

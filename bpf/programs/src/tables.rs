@@ -12,8 +12,8 @@ use aya_ebpf::{
 #[cfg(feature = "trial")]
 use landbridge_bpf_maps::Planted;
 use landbridge_bpf_maps::{
-    Address, Direction, Endpoint, IpcacheEntry, NODES_LEN, NodeEntry, NodeNumber, PolicyEntry, PolicyKey,
-    PolicySet, Reason, identity,
+    Address, Direction, Endpoint, IpcacheEntry, KeyForms, NODES_LEN, NodeEntry, NodeNumber, PolicyEntry,
+    PolicyKey, PolicySet, Reason, identity,
 };
 #[cfg(feature = "trial")]
 use landbridge_bpf_verdict::packet::tcp;
@@ -60,7 +60,12 @@ impl Owners for Maps {
 impl Rules for Maps {
     #[inline(always)]
     fn verdict(&self, key: &PolicyKey) -> u8 {
-        ask_rule(key) as u8
+        ask_rule(key, 0) as u8
+    }
+
+    #[inline(always)]
+    fn of_form(&self, key: &PolicyKey, lacks: KeyForms) -> u8 {
+        ask_rule(key, u32::from(lacks.0)) as u8
     }
 
     #[inline(always)]
@@ -103,12 +108,15 @@ pub extern "C" fn ask_rules(question: *const Question) -> u64 {
     }
 }
 
-/// See [`Rules::verdict`].
+/// See [`Rules::of_form`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn ask_rule(key: *const PolicyKey) -> u64 {
+pub extern "C" fn ask_rule(key: *const PolicyKey, lacks: u32) -> u64 {
     // SAFETY: it is null or whole.
     let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
+    if KeyForms(lacks as u16).has(KeyForms::of(key)) {
+        return 0;
+    }
     // SAFETY: entries are replaced whole.
     unsafe { POLICY.get(key) }.map_or(0, |entry| u64::from(entry.verdict))
 }

@@ -68,29 +68,58 @@ pub extern "C" fn write_tunnel(skb: *mut __sk_buff, underlay: *const Address, id
     u64::from(unsafe { bpf_skb_set_tunnel_key(skb, &mut key, size, flags) } != 0)
 }
 
-/// The identity in a tunnel header, and the underlay address that it came from.
+/// What a tunnel says of a packet that came out of it.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Tunnel {
+    /// The underlay address that it begins at.
+    pub begin: Address,
+    /// Whom the packet claims to be from.
+    pub identity: u32,
+}
+
+/// The tunnel that a packet came out of.
+///
+/// # Errors
+/// [`Reason::INVALID_TUNNEL_KEY`] if it came out of none.
 #[inline(always)]
-pub fn tunnel(ctx: &TcContext) -> Result<(u32, Address), Reason> {
+pub fn tunnel(ctx: &TcContext) -> Result<Tunnel, Reason> {
+    let mut tunnel = Tunnel::default();
+    match read_tunnel(ctx.skb.skb, &mut tunnel) {
+        0 => Ok(tunnel),
+        _ => Err(Reason::INVALID_TUNNEL_KEY),
+    }
+}
+
+/// See [`tunnel`]. Known to the kernel by its name, see `tables`. Returns 0 unless there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn read_tunnel(skb: *mut __sk_buff, place: *mut Tunnel) -> u64 {
+    // SAFETY: it is null or whole, and nobody else has it.
+    let Some(place) = (unsafe { place.as_mut() }) else { return 1 };
     let mut key = empty_tunnel_key();
     let size = size_of::<bpf_tunnel_key>() as u32;
     // SAFETY: the key is whole, and its size is told.
-    if unsafe { bpf_skb_get_tunnel_key(ctx.skb.skb, &mut key, size, 0) } == 0 {
+    if unsafe { bpf_skb_get_tunnel_key(skb, &mut key, size, 0) } == 0 {
         // SAFETY: all of the union was zero, and the kernel wrote an IPv4 address.
         let remote = unsafe { key.__bindgen_anon_1.remote_ipv4 };
-        return Ok((key.tunnel_id, Address::from_ipv4(remote.to_be_bytes())));
+        *place = Tunnel { begin: Address::from_ipv4(remote.to_be_bytes()), identity: key.tunnel_id };
+        return 0;
     }
     // The kernel tells of a tunnel over IPv6 only whoever asks for one.
     // SAFETY: as above.
-    if unsafe { bpf_skb_get_tunnel_key(ctx.skb.skb, &mut key, size, BPF_F_TUNINFO_IPV6) } != 0 {
+    if unsafe { bpf_skb_get_tunnel_key(skb, &mut key, size, BPF_F_TUNINFO_IPV6) } != 0 {
         #[cfg(feature = "trial")]
-        if let Some(told) = crate::trial::tunnel(ctx) {
-            return Ok(told);
+        if let Some((identity, begin)) = crate::trial::tunnel(&TcContext::new(skb)) {
+            *place = Tunnel { begin, identity };
+            return 0;
         }
-        return Err(Reason::INVALID_TUNNEL_KEY);
+        return 1;
     }
     // SAFETY: as above, with an IPv6 address.
     let remote = unsafe { key.__bindgen_anon_1.remote_ipv6 };
-    Ok((key.tunnel_id, Address::from_words(remote)))
+    *place = Tunnel { begin: Address::from_words(remote), identity: key.tunnel_id };
+    0
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 //! Whatever is not a pod's is the node's own business and passes, whatever it is.
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use landbridge_bpf_maps::{Direction, NodeNumber, Reason, TracePoint, identity};
+use landbridge_bpf_maps::{Direction, Hook, NodeNumber, Reason, TracePoint, Way, identity};
 use landbridge_bpf_verdict::{Flow, Scope, notice::Trouble, owner::is_allocated};
 
 use crate::config::{is_direct, is_masquerading, to_underlay};
@@ -11,6 +11,7 @@ use crate::events::trace;
 use crate::frame::{
     DROP, Dropped, OnAccountOf, Outcome, PASS, arrival_interface, deliver, expires, finish, read,
 };
+use crate::known_flows::{generation, known, learn};
 use crate::masquerade::{Translation, comes_for, leaves_as};
 use crate::metrics::count;
 use crate::notice::make_error;
@@ -20,6 +21,12 @@ use crate::tables::{check_endpoint, endpoint, owner};
 /// What the underlay brings: for pods of other nodes' pods, where there is no tunnel, and of the world.
 #[classifier]
 pub fn from_uplink(ctx: TcContext) -> i32 {
+    // With both the verifier would have too much to follow.
+    if !is_masquerading()
+        && let Some(action) = known(&ctx, Hook::Uplink)
+    {
+        return action;
+    }
     let outcome = arrive(&ctx);
     finish(&ctx, outcome)
 }
@@ -37,6 +44,7 @@ fn arrive(ctx: &TcContext) -> Outcome {
     let dropped = |reason| Err(Dropped { reason, direction: IN });
     let mut flow = Flow::default();
     let Ok(Scope::Network) = read(ctx, &mut flow) else { return Ok(PASS) };
+    let generation = generation();
     if endpoint(&flow.source).is_some() {
         // A pod of this node is not out there.
         return dropped(Reason::INVALID_SOURCE);
@@ -60,6 +68,9 @@ fn arrive(ctx: &TcContext) -> Outcome {
     let len = ctx.len();
     let action = deliver(ctx, &flow, receiver).of(IN)?;
     count(Reason::FORWARDED, IN, len);
+    if !is_masquerading() {
+        learn(ctx, &flow, passage, generation, (Hook::Uplink, Way::Pod, Some(receiver), None, 0));
+    }
     trace(ctx, &flow, TracePoint::ToEndpoint, IN, (sender.identity, receiver.identity), passage);
     Ok(action)
 }

@@ -56,7 +56,7 @@ pub trait Connections {
 
 const SECOND: u64 = 1_000_000_000;
 /// An entry is written at most this often while nothing but time passes.
-const REFRESH_INTERVAL: u64 = SECOND;
+pub(crate) const REFRESH_INTERVAL: u64 = SECOND;
 /// How long a connection is remembered after its last packet. The numbers are those of Cilium's defaults.
 const LIFETIME_TCP: u64 = 8_000 * SECOND;
 const LIFETIME_TCP_UNANSWERED: u64 = 60 * SECOND;
@@ -142,7 +142,10 @@ fn judge<T: Rules + Connections>(
         // It tells of what the endpoint itself replied.
         return Ok(Passage::default());
     }
-    let set = if matches!(direction, Direction::Ingress) { endpoint.ingress } else { endpoint.egress };
+    let (set, lacks) = match direction {
+        Direction::Ingress => (endpoint.ingress, endpoint.ingress_lacks),
+        Direction::Egress => (endpoint.egress, endpoint.egress_lacks),
+    };
     // The node itself may always reach its pods: probes of the kubelet come from there.
     let from_host = matches!(direction, Direction::Ingress) && peer == identity::HOST;
     if !from_host {
@@ -153,6 +156,7 @@ fn judge<T: Rules + Connections>(
             protocol: flow.policy_protocol,
             port: flow.policy_port,
             port_prefixes: endpoint.port_prefixes,
+            lacks,
         };
         match tables.decide(&question) {
             Decision::Allow => {}

@@ -1,6 +1,7 @@
 //! Decisions of the datapath, the same in the kernel and in host tests.
 //!
 //! ```text
+//!  bytes ─► known_flow::read   (judged a moment ago?)
 //!  bytes ─► packet::parse ─► Flow ─┬─► sender::check       (from the tunnel: may the sender say so?)
 //!                       │          ├─► owner::owner_of     (who is the other side?)
 //!                       │          ├─► admission::admit ─┬─► a reply of a connection that was admitted: passes
@@ -26,6 +27,7 @@ pub mod admission;
 pub mod budget;
 pub mod fragment;
 pub mod hash;
+pub mod known_flow;
 pub mod maglev;
 pub mod masquerade;
 pub mod neighbour;

@@ -16,6 +16,7 @@ pub(crate) mod tests;
 use landbridge_bpf_maps::Reason;
 
 pub use flow::{Flow, Fragment, Message};
+pub use ipv4::one_hop_further;
 
 /// Bytes of an Ethernet header.
 pub const ETHERNET_LEN: usize = 14;

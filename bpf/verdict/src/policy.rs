@@ -1,10 +1,10 @@
 //! What a policy set says of a peer and a port.
 //!
-//! At most twelve lookups, however many rules there are: four ways to name the peer (its identity, its cluster, the
+//! At most twelve lookups, however many rules there are, and only those that rules of the set have the form for: four ways to name the peer (its identity, its cluster, the
 //! mesh, anyone), each with three ways to name the port (itself, all of its protocol, all of all protocols). Ranges of ports
 //! take four more for each of their sizes, at most 72 in all.
 
-use landbridge_bpf_maps::{PeerKind, PolicyKey, PolicySet, PolicyVerdict};
+use landbridge_bpf_maps::{KeyForms, PeerKind, PolicyKey, PolicySet, PolicyVerdict};
 
 use crate::owner::{cluster_of, is_allocated};
 
@@ -12,6 +12,12 @@ use crate::owner::{cluster_of, is_allocated};
 pub trait Rules {
     /// What the rule of exactly this key says, a [`PolicyVerdict`]; 0 if there is none.
     fn verdict(&self, key: &PolicyKey) -> u8;
+
+    /// [`Rules::verdict`], of a key in a set that lacks some forms of key.
+    #[inline(always)]
+    fn of_form(&self, key: &PolicyKey, lacks: KeyForms) -> u8 {
+        if lacks.has(KeyForms::of(key)) { 0 } else { self.verdict(key) }
+    }
 
     /// [`of_ranges`] by these rules.
     #[inline(always)]
@@ -55,12 +61,14 @@ pub struct Question {
     ///
     /// [`Endpoint::port_prefixes`]: landbridge_bpf_maps::Endpoint::port_prefixes
     pub port_prefixes: u16,
+    /// Forms of keys that no rule of this set has.
+    pub lacks: KeyForms,
 }
 
 /// What rules say. Deny wins over allow, whichever is more precise.
 #[inline(always)]
 pub fn decide<R: Rules + ?Sized>(rules: &R, question: &Question) -> Decision {
-    let Question { set, peer, shift, protocol, port, port_prefixes } = *question;
+    let Question { set, peer, shift, protocol, port, port_prefixes, lacks } = *question;
     if set == PolicySet::NOT_ENFORCED {
         return Decision::Allow;
     }
@@ -76,15 +84,15 @@ pub fn decide<R: Rules + ?Sized>(rules: &R, question: &Question) -> Decision {
         if in_mesh || kind == IDENTITY || kind == ANY {
             let port_bits = PolicyKey::ONE_PORT;
             let mut key = PolicyKey { set, peer: named, port, protocol, kind, port_bits, reserved: [0; 3] };
-            seen |= rules.verdict(&key);
+            seen |= rules.of_form(&key, lacks);
             if port_prefixes != 0 {
                 seen |= rules.of_ranges(&key, port_prefixes);
             }
             key.port = [0, 0];
             key.port_bits = 0;
-            seen |= rules.verdict(&key);
+            seen |= rules.of_form(&key, lacks);
             key.protocol = 0;
-            seen |= rules.verdict(&key);
+            seen |= rules.of_form(&key, lacks);
         }
         kind += 1;
     }
@@ -142,7 +150,11 @@ mod tests {
             .map(|key| key.port_bits)
             .filter(|bits| (1..PolicyKey::ONE_PORT).contains(bits));
         let port_prefixes = ranges.fold(0, |prefixes, bits| prefixes | 1 << bits);
-        decide(tables, &Question { set: PolicySet(set), peer, shift: SHIFT, protocol, port, port_prefixes })
+        let lacks = KeyForms::lacked_by(tables.rules.keys().filter(|key| key.set.0 == set));
+        decide(
+            tables,
+            &Question { set: PolicySet(set), peer, shift: SHIFT, protocol, port, port_prefixes, lacks },
+        )
     }
 
     type Rule = (PolicyKey, PolicyVerdict);

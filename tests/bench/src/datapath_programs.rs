@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use landbridge_bpf_loader::maps::{
-    Address, Endpoint, EventKind, IpcacheEntry, NodeConfig, NodeEntry, NodeNumber, PeerKind, PolicyEntry,
-    PolicyKey, PolicySet, PolicyVerdict, identity,
+    Address, Endpoint, EventKind, IpcacheEntry, KeyForms, NodeConfig, NodeEntry, NodeNumber, PeerKind,
+    PolicyEntry, PolicyKey, PolicySet, PolicyVerdict, identity,
 };
 use landbridge_bpf_loader::{Build, Interest, MapSizes, Trial, TrialPacket};
 
@@ -78,25 +78,35 @@ fn node(rules: u32) -> Result<Trial> {
     };
     let mut trial = Trial::load(Build::Released, config, &MapSizes::default())?;
     let set = PolicySet(1);
-    let pod = Endpoint { interface: 1, identity: (1 << SHIFT) + 300, egress: set, ..Endpoint::default() };
-    trial.tables.endpoints().upsert(&POD.into(), &pod)?;
     let far = IpcacheEntry { identity: (2 << SHIFT) + 300, node: NodeNumber(1) };
     trial.tables.ipcache().upsert(&FAR.into(), &far)?;
     let underlay = Address::from(Ipv4Addr::new(172, 30, 2, 1));
     trial.tables.nodes().set(NodeNumber(1), NodeEntry { underlay, cluster: 2 })?;
     let allow = PolicyEntry { verdict: PolicyVerdict::Allow as u8, ..PolicyEntry::default() };
     let mesh = PolicyKey { set, kind: PeerKind::Mesh as u8, ..PolicyKey::default() };
-    trial.tables.policy().upsert(&mesh, &allow)?;
-    for peer in identity::FIRST_ALLOCATED..identity::FIRST_ALLOCATED + rules.saturating_sub(1) {
-        let key = PolicyKey { set, peer, kind: PeerKind::Identity as u8, ..PolicyKey::default() };
-        trial.tables.policy().upsert(&key, &allow)?;
+    let peers = identity::FIRST_ALLOCATED..identity::FIRST_ALLOCATED + rules.saturating_sub(1);
+    let of_peer = |peer| PolicyKey { set, peer, kind: PeerKind::Identity as u8, ..PolicyKey::default() };
+    let keys: Vec<PolicyKey> = peers.map(of_peer).chain([mesh]).collect();
+    for key in &keys {
+        trial.tables.policy().upsert(key, &allow)?;
     }
+    let pod = Endpoint {
+        interface: 1,
+        identity: (1 << SHIFT) + 300,
+        egress: set,
+        egress_lacks: KeyForms::lacked_by(&keys),
+        ..Endpoint::default()
+    };
+    trial.tables.endpoints().upsert(&POD.into(), &pod)?;
     Ok(trial)
 }
 
 /// Nanoseconds of a packet of a flow that is known.
 fn known_flow(trial: &Trial) -> Result<f64> {
-    trial.run("from_pod", &TrialPacket::new(&segment(40_000, SYN)))?;
+    // The first one begins, and of the second everything is known afterwards.
+    for flags in [SYN, ACK] {
+        trial.run("from_pod", &TrialPacket::new(&segment(40_000, flags)))?;
+    }
     let result = trial.run_repeatedly("from_pod", &TrialPacket::new(&segment(40_000, ACK)), RUNS)?;
     Ok(nanoseconds(result.duration))
 }

@@ -22,8 +22,12 @@ const ROOM: u32 = 64;
 
 /// A pod that may call everybody and may be called by nobody.
 fn node(connections: u32) -> Trial {
+    node_of(Build::Released, connections)
+}
+
+fn node_of(build: Build, connections: u32) -> Trial {
     let sizes = MapSizes { connections, ..SIZES };
-    let mut trial = Trial::load(Build::Released, trial::config(), &sizes).unwrap();
+    let mut trial = Trial::load(build, trial::config(), &sizes).unwrap();
     let pod = Endpoint {
         interface: trial::INTERFACE,
         identity: identity_of(1, 300),
@@ -32,11 +36,21 @@ fn node(connections: u32) -> Trial {
         ..Endpoint::default()
     };
     trial.tables.endpoints().upsert(&POD.into(), &pod).unwrap();
-    let key = PolicyKey { set: PolicySet(2), kind: PeerKind::Any as u8, ..PolicyKey::default() };
     let allow = PolicyEntry { verdict: PolicyVerdict::Allow as u8, ..PolicyEntry::default() };
-    trial.tables.policy().upsert(&key, &allow).unwrap();
+    trial.tables.policy().upsert(&EVERYBODY, &allow).unwrap();
     trial
 }
+
+/// The rule by which it may call.
+const EVERYBODY: PolicyKey = PolicyKey {
+    set: PolicySet(2),
+    peer: 0,
+    port: [0; 2],
+    protocol: 0,
+    kind: PeerKind::Any as u8,
+    port_bits: 0,
+    reserved: [0; 3],
+};
 
 fn call(trial: &Trial, port: u16, flags: u8) -> TrialAction {
     let frame = Ip::new(POD, WORLD, TCP).frame(&packets::tcp(port, 443, flags, b""));
@@ -70,6 +84,24 @@ fn a_full_map_stops_no_new_connection_and_lets_nobody_in() {
     // Its owner goes on, and it is known again.
     assert_eq!(call(&trial, FIRST, ACK), TrialAction::Pass);
     assert_eq!(answer(&trial, FIRST, ACK), TrialAction::Pass);
+}
+
+/// Says what is wrong with how packets of a flow that is known follow the rules.
+pub(super) fn known_flows_follow_the_rules(build: Build) -> Result<(), String> {
+    let mut trial = node_of(build, SIZES.connections);
+    let allow = trial.tables.policy().get(&EVERYBODY).unwrap().unwrap();
+    let expect = |trial: &Trial, what: &str, flags, expected| {
+        let action = call(trial, 1000, flags);
+        if action == expected { Ok(()) } else { Err(format!("{what}: {action:?}")) }
+    };
+    expect(&trial, "the first packet", SYN, TrialAction::Pass)?;
+    for number in 2..5 {
+        expect(&trial, &format!("packet {number}"), ACK, TrialAction::Pass)?;
+    }
+    assert!(trial.tables.policy().remove(&EVERYBODY).unwrap());
+    expect(&trial, "a packet whose rule was taken back", ACK, TrialAction::Drop)?;
+    trial.tables.policy().upsert(&EVERYBODY, &allow).unwrap();
+    expect(&trial, "a packet whose rule is there again", ACK, TrialAction::Pass)
 }
 
 #[test]

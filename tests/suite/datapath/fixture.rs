@@ -75,6 +75,7 @@ pub(super) const SIZES: MapSizes = MapSizes {
     tables: 1 << 7,
     affinity: 1 << 8,
     connections: 1 << 12,
+    known_flows: 1 << 10,
     fragments: 1 << 10,
     masquerade: 1 << 10,
     sockets: 1 << 10,

@@ -6,6 +6,7 @@ use landbridge_bpf_loader::Build;
 use landbridge_bpf_loader::maps::{Backend, Planted, ServiceKey, ServiceSettings};
 use landbridge_lab::requirement::{Requirement, met};
 
+use super::connections::known_flows_follow_the_rules;
 use super::fixture::{address, one_node, opened};
 use super::fuzz::{self, Plan};
 use super::packets::TCP;
@@ -47,14 +48,18 @@ fn every_planted_bug_is_found() {
     if !met(&[Requirement::Namespaces, Requirement::Ebpf]) {
         return;
     }
-    let (packets, sockets): (Check, Check) =
-        (packets_end_as_a_model_says, sockets_reach_the_backend_of_now_and_see_the_service);
-    for check in [packets, sockets] {
+    let (packets, sockets, known): (Check, Check, Check) = (
+        packets_end_as_a_model_says,
+        sockets_reach_the_backend_of_now_and_see_the_service,
+        known_flows_follow_the_rules,
+    );
+    for check in [packets, sockets, known] {
         assert_eq!(check(Build::Trial(None)), Ok(()), "without a bug");
     }
     for bug in Planted::BUGS {
         let check = match bug {
             Planted::WrongReverseEntry | Planted::StaleBackend => sockets,
+            Planted::KnownForever => known,
             _ => packets,
         };
         let difference = check(Build::Trial(Some(bug))).expect_err("the planted bug survives");

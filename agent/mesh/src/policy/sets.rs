@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use landbridge_bpf_maps::{PolicyEntry, PolicyKey, PolicySet, PolicyVerdict};
+use landbridge_bpf_maps::{KeyForms, PolicyEntry, PolicyKey, PolicySet, PolicyVerdict};
 
 /// What a set holds, with keys of no set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +31,11 @@ impl Content {
         let ranges =
             self.0.keys().map(|key| key.port_bits).filter(|bits| (1..PolicyKey::ONE_PORT).contains(bits));
         ranges.fold(0, |prefixes, bits| prefixes | 1 << bits)
+    }
+
+    /// Forms of keys that none of its entries has.
+    pub(super) fn lacks(&self) -> KeyForms {
+        KeyForms::lacked_by(self.0.keys())
     }
 
     fn hash(&self) -> u32 {

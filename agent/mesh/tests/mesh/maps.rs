@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use landbridge_agent_mesh::{Desired, Mesh, MeshNode, Problem};
-use landbridge_bpf_maps::{Endpoint, IpcacheEntry, NodeEntry, NodeNumber, PolicySet, identity as reserved};
+use landbridge_bpf_maps::{
+    Endpoint, IpcacheEntry, KeyForms, NodeEntry, NodeNumber, PolicySet, identity as reserved,
+};
 use landbridge_kvstore_schema::{AddressType, Kind, Node, NodeAddress, NumericIdentity, Policy, Selector};
 
 use crate::records::*;
@@ -259,6 +261,8 @@ fn a_pod_of_this_node_is_served_as_its_record_says() {
         host_mac: [2, 0, 0, 0, 1, 7],
         id: 7,
         port_prefixes: 0,
+        ingress_lacks: KeyForms::default(),
+        egress_lacks: KeyForms::default(),
     };
     assert_eq!(desired.endpoints, BTreeMap::from([(address("10.1.1.9"), expected)]));
     // Before anybody has published the address.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 
 use landbridge_agent_mesh::{Desired, Mesh, Problem, Unsupported};
-use landbridge_bpf_maps::{Endpoint, PeerKind, PolicyKey, PolicySet, PolicyVerdict, identity as reserved};
+use landbridge_bpf_maps::{
+    Endpoint, KeyForms, PeerKind, PolicyKey, PolicySet, PolicyVerdict, identity as reserved,
+};
 use landbridge_kvstore_schema::{
     CLUSTER_LABEL, Entity, LabelExpression, LabelOperator, Policy, PolicyPeer, PolicyPort, PolicyRule,
     Protocol, Selector,
@@ -256,9 +258,12 @@ proptest! {
             let of_pod = policies.iter().filter(|policy| naive_selects(&policy.subject, &labels));
             let ingress: Vec<_> = of_pod.clone().filter_map(|policy| policy.ingress.as_deref()).collect();
             let egress: Vec<_> = of_pod.filter_map(|policy| policy.egress.as_deref()).collect();
-            for (set, rules) in [(endpoint.ingress, ingress), (endpoint.egress, egress)] {
+            for (set, lacks, rules) in
+                [(endpoint.ingress, endpoint.ingress_lacks, ingress), (endpoint.egress, endpoint.egress_lacks, egress)]
+            {
                 for key in desired.policy.keys().filter(|key| key.set == set) {
                     let is_told_of = u32::from(endpoint.port_prefixes) & (1 << key.port_bits) != 0;
+                    prop_assert_eq!(lacks.0 & KeyForms::of(key).0, 0, "{:?}", key);
                     prop_assert!(is_told_of || matches!(key.port_bits, 0 | PolicyKey::ONE_PORT), "{key:?}");
                 }
                 for peer in &peers {

@@ -27,6 +27,17 @@ pub(super) fn read(header: &[u32; WORDS], zero: u32, flow: &mut Flow) -> Result<
     Ok(())
 }
 
+/// Time to live, protocol and checksum of a header, one word, after the next router (RFC 1624).
+#[inline(always)]
+#[must_use]
+pub const fn one_hop_further(word: u32) -> u32 {
+    let [ttl, protocol, a, b] = word.to_ne_bytes();
+    // The time to live is the high half of its word of the sum.
+    let (sum, carry) = u16::from_ne_bytes([a, b]).overflowing_add(u16::from_ne_bytes([1, 0]));
+    let [a, b] = sum.wrapping_add((carry || sum == u16::MAX) as u16).to_ne_bytes();
+    u32::from_ne_bytes([ttl.wrapping_sub(1), protocol, a, b])
+}
+
 /// Reads the header that an error quotes into the connection of `flow`. Returns where the quoted transport begins.
 #[inline(always)]
 pub(super) fn read_quoted<P: Packet + ?Sized>(

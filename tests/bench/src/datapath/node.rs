@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use landbridge_bpf_loader::maps::{
-    Endpoint, IpcacheEntry, NodeConfig, NodeEntry, NodeNumber, PeerKind, PolicyEntry, PolicyKey, PolicySet,
-    PolicyVerdict, identity,
+    Endpoint, IpcacheEntry, KeyForms, NodeConfig, NodeEntry, NodeNumber, PeerKind, PolicyEntry, PolicyKey,
+    PolicySet, PolicyVerdict, identity,
 };
 use landbridge_bpf_loader::{Datapath, DatapathOptions, MapSizes};
 use landbridge_lab::{Host, Lab, LabName, LabSpec, Process};
@@ -137,17 +137,17 @@ pub(super) fn take_over(network: &Network, node: u8, pods: u8, sizes: MapSizes) 
         datapath.ipcache().upsert(&v4(own).into(), &owner(identity::HOST, NodeNumber::NONE))?;
     }
     let set = PolicySet(1);
-    for (protocol, port) in BACKEND_PORTS.map(|port| (TCP, port)) {
-        let key = PolicyKey {
-            set,
-            port: port.to_be_bytes(),
-            port_bits: PolicyKey::ONE_PORT,
-            protocol,
-            kind: PeerKind::Mesh as u8,
-            ..PolicyKey::default()
-        };
+    let rules = BACKEND_PORTS.map(|port| PolicyKey {
+        set,
+        port: port.to_be_bytes(),
+        port_bits: PolicyKey::ONE_PORT,
+        protocol: TCP,
+        kind: PeerKind::Mesh as u8,
+        ..PolicyKey::default()
+    });
+    for key in &rules {
         let entry = PolicyEntry { verdict: PolicyVerdict::Allow as u8, ..PolicyEntry::default() };
-        datapath.policy().upsert(&key, &entry)?;
+        datapath.policy().upsert(key, &entry)?;
     }
     for number in 1..=pods {
         let interface = format!("lxc-a{node}p{number}");
@@ -164,6 +164,8 @@ pub(super) fn take_over(network: &Network, node: u8, pods: u8, sizes: MapSizes) 
             host_mac,
             id: u16::from(number),
             port_prefixes: 0,
+            ingress_lacks: KeyForms::lacked_by(&rules),
+            egress_lacks: KeyForms::lacked_by(&rules),
         };
         datapath.endpoints().upsert(&address.into(), &endpoint)?;
         datapath.ipcache().upsert(&address.into(), &owner(endpoint.identity, NodeNumber::NONE))?;

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use landbridge_bpf_loader::Trial;
 use landbridge_bpf_loader::maps::{
     Address, CidrKey, ConnectionEntry, ConnectionKey, Endpoint, FragmentKey, FragmentPorts, IPV4_PREFIX_BITS,
-    IpcacheEntry, NodeConfig, NodeEntry, NodeNumber, PeerKind, PolicyEntry, PolicyKey, PolicySet,
+    IpcacheEntry, KeyForms, NodeConfig, NodeEntry, NodeNumber, PeerKind, PolicyEntry, PolicyKey, PolicySet,
     PolicyVerdict, identity,
 };
 use landbridge_bpf_verdict::tables::v4;
@@ -122,6 +122,9 @@ pub(super) fn any_world(random: &mut Rng, config: NodeConfig, now: Duration) -> 
             host_mac: [2, 0, 0, 0, place, 2],
             id: u16::from(place),
             port_prefixes: random.u16(..),
+            // See below.
+            ingress_lacks: KeyForms::default(),
+            egress_lacks: KeyForms::default(),
         };
         model.endpoints.insert(address, endpoint);
     }
@@ -156,6 +159,10 @@ pub(super) fn any_world(random: &mut Rng, config: NodeConfig, now: Duration) -> 
     for _ in 0..random.u8(..12) {
         let (key, entry) = any_rule(random);
         model.tables.rules.insert(key, entry);
+    }
+    let lacks = |set| KeyForms::lacked_by(model.tables.rules.keys().filter(|key| key.set == set));
+    for endpoint in model.endpoints.values_mut().filter(|_| random.bool()) {
+        (endpoint.ingress_lacks, endpoint.egress_lacks) = (lacks(endpoint.ingress), lacks(endpoint.egress));
     }
     for _ in 0..random.u8(..8) {
         let (key, entry) = any_connection(random, now);
