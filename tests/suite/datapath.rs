@@ -12,6 +12,7 @@ mod masquerade;
 mod mtu;
 mod older_way;
 mod overlay;
+mod packet_services;
 mod packets;
 mod planted;
 mod policy;

@@ -15,6 +15,7 @@ use crate::probes::{Feature, Kernel};
 use crate::shape;
 use crate::sizes::MapSizes;
 use crate::sockets::ConnectedSockets;
+use crate::steps;
 use crate::tables::Tables;
 use crate::versions::{self, MAPS};
 
@@ -134,6 +135,7 @@ impl Datapath {
     }
 
     fn attach(&mut self) -> Result<(), DatapathError> {
+        steps::connect(&mut self.object)?;
         let options = self.options.clone();
         let endpoints = self.endpoint_links();
         hooks::refresh(&mut self.object, &endpoints, &ENDPOINT_PROGRAMS, self.attachment)?;

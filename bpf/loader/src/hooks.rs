@@ -13,6 +13,7 @@ use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{CgroupAttachMode, LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType};
+use landbridge_bpf_maps::Step;
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
 use crate::error::DatapathError;
@@ -59,7 +60,8 @@ pub enum Attachment {
 pub(crate) fn load_programs(object: &mut Ebpf) -> Result<(), DatapathError> {
     let of_interfaces =
         OVERLAY_PROGRAMS.iter().chain(&UPLINK_PROGRAMS).chain(&ENDPOINT_PROGRAMS).map(|(name, _)| *name);
-    for name in SOCKET_PROGRAMS.into_iter().chain(of_interfaces) {
+    let steps = Step::ALL.map(Step::program);
+    for name in SOCKET_PROGRAMS.into_iter().chain(of_interfaces).chain(steps) {
         let outcome = match object.program_mut(name) {
             Some(Program::SchedClassifier(program)) => program.load(),
             Some(Program::CgroupSockAddr(program)) => program.load(),

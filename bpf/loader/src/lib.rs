@@ -37,6 +37,7 @@ mod services;
 mod shape;
 mod sizes;
 mod sockets;
+mod steps;
 mod syscall;
 mod table;
 mod tables;

@@ -7,8 +7,8 @@ use aya::maps::{MapInfo, MapType};
 use landbridge_bpf_maps::{
     Address, AffinityEntry, AffinityKey, Backend, CidrKey, ConnectionEntry, ConnectionKey, Endpoint,
     EventBudget, EventControl, FlowKey, FragmentKey, FragmentPorts, GENERATION_LEN, IpcacheEntry, KnownFlow,
-    METRICS_LEN, MasqueradeEntry, MasqueradeKey, NodeEntry, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey,
-    SlotGroup, SocketService, TrafficCount, UdpPeerKey,
+    METRICS_LEN, MasqueradeEntry, MasqueradeKey, NodeEntry, PolicyEntry, PolicyKey, ServiceEntry,
+    ServiceFlow, ServiceFlowKey, ServiceKey, SlotGroup, SocketService, Step, TrafficCount, UdpPeerKey,
 };
 
 use crate::error::{DatapathError, MapError};
@@ -26,12 +26,14 @@ pub(crate) const METRICS: &str = "METRICS";
 pub(crate) const EVENTS: &str = "EVENTS";
 pub(crate) const EVENT_CONTROL: &str = "EVENT_CONTROL";
 pub(crate) const EVENT_BUDGET: &str = "EVENT_BUDGET";
+pub(crate) const STEPS: &str = "STEPS";
 const AFFINITY: &str = "AFFINITY";
 pub(crate) const CONNECTIONS: &str = "CONNECTIONS";
 pub(crate) const KNOWN_FLOWS: &str = "KNOWN_FLOWS";
 pub(crate) const GENERATION: &str = "GENERATION";
 pub(crate) const FRAGMENTS: &str = "FRAGMENTS";
 pub(crate) const MASQUERADE: &str = "MASQUERADE";
+pub(crate) const SERVICE_FLOWS: &str = "SERVICE_FLOWS";
 pub(crate) const UDP_PEERS: &str = "UDP_PEERS";
 pub(crate) const SOCKET_SERVICE: &str = "SOCKET_SERVICE";
 
@@ -74,9 +76,12 @@ impl fmt::Display for MapShape {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "a handful")]
+const STEPS_LEN: u32 = Step::ALL.len() as u32;
+
 /// Every map of the programs, with its shape.
-pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 20] {
-    use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, RingBuf};
+pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 22] {
+    use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, ProgramArray, RingBuf};
     [
         (IPCACHE, MapShape::of::<Address, IpcacheEntry>(Hash, sizes.ipcache)),
         (CIDRS, MapShape::of::<CidrKey, IpcacheEntry>(LpmTrie, sizes.cidrs)),
@@ -92,8 +97,10 @@ pub(crate) fn all(sizes: &MapSizes) -> [(&'static str, MapShape); 20] {
         (GENERATION, MapShape::of::<u32, u64>(Array, GENERATION_LEN)),
         (FRAGMENTS, MapShape::of::<FragmentKey, FragmentPorts>(LruHash, sizes.fragments)),
         (MASQUERADE, MapShape::of::<MasqueradeKey, MasqueradeEntry>(LruHash, sizes.masquerade)),
+        (SERVICE_FLOWS, MapShape::of::<ServiceFlowKey, ServiceFlow>(LruHash, sizes.service_flows)),
         (UDP_PEERS, MapShape::of::<UdpPeerKey, SocketService>(LruHash, sizes.udp_peers)),
         (SOCKET_SERVICE, MapShape::of::<u64, SocketService>(LruHash, sizes.sockets)),
+        (STEPS, MapShape::of::<u32, u32>(ProgramArray, STEPS_LEN)),
         (METRICS, MapShape::of::<u32, TrafficCount>(PerCpuArray, METRICS_LEN)),
         (EVENTS, MapShape::of::<(), ()>(RingBuf, sizes.events)),
         (EVENT_CONTROL, MapShape::of::<u32, EventControl>(Array, 1)),

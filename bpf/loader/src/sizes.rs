@@ -4,8 +4,8 @@ use landbridge_bpf_maps::{BACKENDS_LEN, MAGLEV_LEN, NODES_LEN};
 
 /// How many entries each map may have. A node's maps keep their sizes until its pins are deleted.
 ///
-/// Hashes and tries take memory as they fill; arrays, `affinity`, `connections`, `known_flows`, `fragments`, `masquerade`, `sockets`,
-/// `udp_peers` and `events` take it at once.
+/// Hashes and tries take memory as they fill; arrays, `affinity`, `connections`, `known_flows`, `fragments`, `masquerade`, `service_flows`,
+/// `sockets`, `udp_peers` and `events` take it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapSizes {
     /// Addresses of pods and nodes of the whole mesh.
@@ -37,6 +37,8 @@ pub struct MapSizes {
     pub fragments: u32,
     /// Twice the connections to the world under the node's address, likewise. About 120 bytes each.
     pub masquerade: u32,
+    /// Twice the connections to services that no socket program translated, likewise. About 120 bytes each.
+    pub service_flows: u32,
     /// Sockets that are connected by the name of a service, and not closed yet. Where there are more, the backend is shown
     /// as the peer of the one that was looked at the longest time ago. About 110 bytes each.
     pub sockets: u32,
@@ -62,6 +64,7 @@ impl Default for MapSizes {
             known_flows: 1 << 17,
             fragments: 1 << 13,
             masquerade: 1 << 17,
+            service_flows: 1 << 16,
             sockets: 1 << 17,
             udp_peers: 1 << 16,
             events: 1 << 22,

@@ -6,7 +6,8 @@ use aya::Ebpf;
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 use landbridge_bpf_maps::{
     Address, CidrKey, ConnectionEntry, ConnectionKey, Direction, Endpoint, FragmentKey, FragmentPorts,
-    IpcacheEntry, METRICS_LEN, NodeEntry, PolicyEntry, PolicyKey, Reason, TrafficCount, metrics_index,
+    IpcacheEntry, METRICS_LEN, NodeEntry, PolicyEntry, PolicyKey, Reason, ServiceFlow, ServiceFlowKey,
+    TrafficCount, metrics_index,
 };
 
 use crate::error::{DatapathError, MapError};
@@ -15,7 +16,7 @@ use crate::nodes::Nodes;
 use crate::services::{ServiceMaps, Services};
 use crate::shape::{
     BACKENDS, CIDRS, CONNECTIONS, ENDPOINTS, FRAGMENTS, GENERATION, IPCACHE, MAGLEV, METRICS, NODES, POLICY,
-    SERVICES,
+    SERVICE_FLOWS, SERVICES,
 };
 use crate::sizes::MapSizes;
 use crate::table::{OwnedTable, Table};
@@ -28,6 +29,7 @@ pub struct Tables {
     policy: OwnedTable<PolicyKey, PolicyEntry>,
     connections: OwnedTable<ConnectionKey, ConnectionEntry>,
     fragments: OwnedTable<FragmentKey, FragmentPorts>,
+    service_flows: OwnedTable<ServiceFlowKey, ServiceFlow>,
     nodes: Array<MapData, NodeEntry>,
     generation: Generation,
     services: ServiceMaps,
@@ -48,6 +50,7 @@ impl Tables {
             policy: OwnedTable::new(POLICY, sizes.policy, take(object, POLICY)?)?,
             connections: OwnedTable::new(CONNECTIONS, sizes.connections, take(object, CONNECTIONS)?)?,
             fragments: OwnedTable::new(FRAGMENTS, sizes.fragments, take(object, FRAGMENTS)?)?,
+            service_flows: OwnedTable::new(SERVICE_FLOWS, sizes.service_flows, take(object, SERVICE_FLOWS)?)?,
             nodes: Array::try_from(take(object, NODES)?).map_err(MapError::reading(NODES))?,
             generation: Generation::new(
                 Array::try_from(take(object, GENERATION)?).map_err(MapError::reading(GENERATION))?,
@@ -85,6 +88,12 @@ impl Tables {
     /// The datagrams in pieces that the programs remember. They write to it at any time.
     pub fn fragments(&mut self) -> Table<'_, FragmentKey, FragmentPorts> {
         self.fragments.lend(&mut self.generation)
+    }
+
+    /// The connections to services that no socket program translated, as the programs remember them. They write to it at
+    /// any time.
+    pub fn service_flows(&mut self) -> Table<'_, ServiceFlowKey, ServiceFlow> {
+        self.service_flows.lend(&mut self.generation)
     }
 
     /// The nodes of the mesh.

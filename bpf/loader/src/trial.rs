@@ -12,7 +12,7 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions};
 use landbridge_bpf_maps::{
-    Address, ConnectionEntry, ConnectionKey, MasqueradeEntry, MasqueradeKey, NodeConfig,
+    Address, ConnectionEntry, ConnectionKey, MasqueradeEntry, MasqueradeKey, NodeConfig, Step,
 };
 
 use crate::datapath;
@@ -23,6 +23,7 @@ use crate::link;
 use crate::object::Build;
 use crate::shape::{CONNECTIONS, MASQUERADE};
 use crate::sizes::MapSizes;
+use crate::steps;
 use crate::tables::Tables;
 
 /// The programs with maps of their own.
@@ -117,6 +118,7 @@ impl Trial {
 
     fn of(mut object: Ebpf, sizes: &MapSizes) -> Result<Self, DatapathError> {
         hooks::load_programs(&mut object)?;
+        steps::connect(&mut object)?;
         let tables = Tables::take(&mut object, sizes)?.ok_or(DatapathError::Missing("empty SERVICES"))?;
         let events = Events::take(&mut object)?;
         Ok(Self { object, tables, events })
@@ -147,6 +149,14 @@ impl Trial {
         let loaded = datapath::load(Build::Released, &[(name, &path)], config, sizes);
         fs::remove_file(&path).map_err(failed)?;
         Self::of(loaded?, sizes)
+    }
+
+    /// Takes a program away that others go on with.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`].
+    pub fn disconnect(&mut self, step: Step) -> Result<(), DatapathError> {
+        steps::disconnect(&mut self.object, step)
     }
 
     /// Runs one of the programs of interfaces on a frame.

@@ -18,7 +18,9 @@ use landbridge_bpf_maps::SCHEMA;
 
 use crate::error::{DatapathError, MapError};
 use crate::hooks::{folders, make_folder, remove_folder};
-use crate::shape::{self, CONNECTIONS, MASQUERADE, METRICS, MapShape, SOCKET_SERVICE, UDP_PEERS};
+use crate::shape::{
+    self, CONNECTIONS, MASQUERADE, METRICS, MapShape, SERVICE_FLOWS, SOCKET_SERVICE, UDP_PEERS,
+};
 use crate::sizes::MapSizes;
 
 /// The folder of maps in that of a version; the others are of links.
@@ -26,8 +28,14 @@ pub(crate) const MAPS: &str = "maps";
 
 /// Maps that the programs write, with the schema since which they mean the same. What the owner writes is written anew. That
 /// a side has closed a connection is said by other bits since 3, which only makes what was closing then last longer.
-const KEPT: [(&str, u32); 5] =
-    [(CONNECTIONS, 1), (MASQUERADE, 3), (UDP_PEERS, 1), (SOCKET_SERVICE, 4), (METRICS, 1)];
+const KEPT: [(&str, u32); 6] = [
+    (CONNECTIONS, 1),
+    (MASQUERADE, 3),
+    (SERVICE_FLOWS, 4),
+    (UDP_PEERS, 1),
+    (SOCKET_SERVICE, 4),
+    (METRICS, 1),
+];
 
 /// The folder of this version.
 pub(crate) fn folder(pins: &Path) -> PathBuf {

@@ -32,7 +32,7 @@ pub struct ConnectionEntry {
     pub last_seen: u64,
     /// Identity of the other side.
     pub peer: u32,
-    /// What has been seen of it: [`ConnectionEntry::REPLIED`] and the others.
+    /// What is known of it: [`ConnectionEntry::REPLIED`] and the others.
     pub flags: u32,
 }
 
@@ -44,4 +44,6 @@ impl ConnectionEntry {
     pub const CLOSED_BY_SOURCE: u32 = 1 << 8;
     /// The other side has closed its half.
     pub const CLOSED_BY_DESTINATION: u32 = 1 << 16;
+    /// The other side was called by the name of a service, see [`ServiceFlow`](crate::ServiceFlow).
+    pub const TRANSLATED: u32 = 1 << 24;
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! connect ─► SERVICES ─► AFFINITY, MAGLEV ─► BACKENDS      sockets: a service address becomes a backend
+//! packet ──► SERVICES ─► the same, once ─► SERVICE_FLOWS   packets that no socket program translated, and their answers
 //! packet ──► KNOWN_FLOWS (judged a moment ago, GENERATION?) ─► there it goes
 //!   │ not yet
 //! packet ──► ENDPOINTS (whose pod?) ─► IPCACHE, CIDRS (who is the other side?) ─► POLICY, CONNECTIONS (may it?)
@@ -29,6 +30,8 @@ mod planted;
 mod policy;
 mod reason;
 mod service;
+mod service_flow;
+mod step;
 
 pub use address::{Address, IPV4_PREFIX_BITS};
 pub use connection::{ConnectionEntry, ConnectionKey};
@@ -48,6 +51,8 @@ pub use service::{
     AffinityEntry, AffinityKey, Algorithm, BACKENDS_LEN, Backend, MAGLEV_LEN, SLOTS_PER_GROUP, ServiceEntry,
     ServiceKey, ServiceSettings, SlotGroup, SocketService, UdpPeerKey,
 };
+pub use service_flow::{ServiceFlow, ServiceFlowKey};
+pub use step::Step;
 
 /// Version of the maps' layout, part of the folder that they are pinned in: `<bpffs>/landbridge/v<schema>/`.
 /// Counts up whenever a type of this crate changes.
@@ -88,6 +93,8 @@ map_element! {
     PolicyEntry => 8,
     PolicyKey => 16,
     ServiceEntry => 32,
+    ServiceFlow => 24,
+    ServiceFlowKey => 40,
     ServiceKey => 20,
     SlotGroup => 64,
     SocketService => 36,

@@ -8,9 +8,9 @@ pub enum Planted {
     PolicySkippedForReplies = 1,
     /// The header's checksum of a packet that is given to a pod is wrong by one.
     ChecksumOffByOne = 2,
-    /// A socket is told the wrong port of the service that it called.
+    /// A socket is told the wrong port of the service that it called, and an answer comes from there.
     WrongReverseEntry = 3,
-    /// A service keeps the backends that it had when it was called first.
+    /// A service keeps the backends that it had when it was called first, by sockets and by packets.
     StaleBackend = 4,
     /// The kernel is asked to write where it does not let anyone write.
     RefusedWrite = 5,

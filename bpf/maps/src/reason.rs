@@ -44,13 +44,16 @@ reasons! {
     UNKNOWN_TRANSPORT = 137, "CT: Unknown L4 protocol";
     /// Neither IPv4 nor IPv6 nor ARP.
     UNSUPPORTED_PROTOCOL = 139, "Unsupported L3 protocol";
+    /// The program that it goes on with is not there.
+    MISSED_TAIL_CALL = 140, "Missed tail call";
     /// The kernel refuses to change the packet.
     WRITE_FAILED = 141, "Error writing to packet";
     /// What came through the tunnel has no key.
     INVALID_TUNNEL_KEY = 147, "Error retrieving tunnel key";
     /// The destination is not here.
     UNKNOWN_TARGET = 150, "Unknown L3 target address";
-    /// The connection cannot be remembered, so that its replies would be dropped.
+    /// The connection cannot be remembered, so that its replies would be dropped; or one to a service that is forgotten, so
+    /// that nobody knows which; or another of the client is in its place at each backend.
     CONNECTION_NOT_TRACKED = 155, "CT: Map insertion failed";
     /// More extension headers than anyone needs, or one that says the packet is for somebody else.
     INVALID_EXTENSION_HEADER = 156, "Invalid IPv6 extension header";

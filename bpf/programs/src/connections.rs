@@ -3,8 +3,8 @@
 use aya_ebpf::{macros::map, maps::LruHashMap};
 use landbridge_bpf_maps::{ConnectionEntry, ConnectionKey, FragmentKey, FragmentPorts, Reason};
 use landbridge_bpf_verdict::{
-    Connections, Flow, Fragment, Fragments,
-    admission::{is_alive, is_news},
+    Connections, Flow, Fragment, Fragments, Passage,
+    admission::{is_alive, is_news, is_of},
     fragment,
 };
 
@@ -29,15 +29,18 @@ impl Connections for Maps {
     }
 
     #[inline(always)]
-    fn knows(&self, key: &ConnectionKey, now: u64) -> bool {
-        know_connection(key, now) != 0
+    fn known(&self, key: &ConnectionKey, now: u64) -> Option<u32> {
+        match know_connection(key, now) {
+            UNKNOWN => None,
+            flags => Some(flags as u32),
+        }
     }
 
     #[inline(always)]
-    fn see(&self, key: &ConnectionKey, flags: u32, now: u64) -> Option<bool> {
+    fn see(&self, key: &ConnectionKey, flags: u32, now: u64) -> Option<Passage> {
         match see_connection(key, flags, now) {
-            UNSEEN => None,
-            news => Some(news != 0),
+            UNKNOWN => None,
+            seen => Some(Passage(seen as u8)),
         }
     }
 }
@@ -93,13 +96,16 @@ pub extern "C" fn remember_piece(flow: *const Flow) -> u64 {
     0
 }
 
-/// See [`Connections::knows`].
+/// See [`Connections::known`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn know_connection(key: *const ConnectionKey, now: u64) -> u64 {
     // SAFETY: it is null or whole.
-    let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
-    u64::from(Maps.connection(key).is_some_and(|entry| is_alive(&entry, key.protocol, now)))
+    let Some(key) = (unsafe { key.as_ref() }) else { return UNKNOWN };
+    match Maps.connection(key).filter(|entry| is_alive(entry, key.protocol, now)) {
+        Some(entry) => u64::from(entry.flags),
+        None => UNKNOWN,
+    }
 }
 
 /// See [`Connections::see`]. A flag is written where it is, so that of two sides that close at once none is forgotten.
@@ -107,16 +113,17 @@ pub extern "C" fn know_connection(key: *const ConnectionKey, now: u64) -> u64 {
 #[inline(never)]
 pub extern "C" fn see_connection(key: *const ConnectionKey, flags: u32, now: u64) -> u64 {
     // SAFETY: it is null or whole.
-    let Some(key) = (unsafe { key.as_ref() }) else { return UNSEEN };
-    let Some(place) = CONNECTIONS.get_ptr_mut(key) else { return UNSEEN };
+    let Some(key) = (unsafe { key.as_ref() }) else { return UNKNOWN };
+    let Some(place) = CONNECTIONS.get_ptr_mut(key) else { return UNKNOWN };
     // SAFETY: the kernel keeps the memory of the entry. In a full map another connection may get it meanwhile: it then has a
     // younger time or more flags than it should, as one that was seen more often has.
     let entry = unsafe { *place };
-    if !is_alive(&entry, key.protocol, now) {
-        return UNSEEN;
+    if !is_alive(&entry, key.protocol, now) || !is_of(&entry, flags) {
+        return UNKNOWN;
     }
+    let seen = Passage::of_flags(entry.flags | flags);
     if !is_news(&entry, flags, now) {
-        return 0;
+        return u64::from(seen.0);
     }
     // SAFETY: as above.
     let flag: *mut u8 = unsafe { (&raw mut (*place).flags).cast() };
@@ -128,8 +135,8 @@ pub extern "C" fn see_connection(key: *const ConnectionKey, flags: u32, now: u64
     }
     // SAFETY: as above. The later of two writers may be the one that looked at the clock first: by a moment.
     unsafe { (&raw mut (*place).last_seen).write_volatile(now) };
-    1
+    u64::from(seen.and(Passage::NOTED).0)
 }
 
-/// No such connection.
-const UNSEEN: u64 = 2;
+/// No such connection: no flags are that.
+const UNKNOWN: u64 = 1 << 32;

@@ -7,6 +7,8 @@
 //!                                                        └─► to_uplink ══ direct, the world ══► from_uplink ─► redirect_peer
 //! ```
 //!
+//! Services that no socket program translated are the matter of `service_steps`, with which the others go on.
+//!
 //! What decides is in `landbridge-bpf-verdict`; here are the kernel's maps and what is done to packets. A program is a
 //! function that returns what becomes of the packet, or why it is dropped; its entry point counts both.
 //!
@@ -27,9 +29,12 @@ mod notice;
 mod overlay;
 mod pod;
 mod rewrite;
+mod service_steps;
 mod services;
 mod sockets;
+mod steps;
 mod tables;
+mod translation;
 #[cfg(feature = "trial")]
 mod trial;
 mod tunnel;

@@ -1,8 +1,8 @@
 //! Between nodes: both directions of the tunnel interface, whose packets carry the sender's identity as their VNI.
 
 use aya_ebpf::{helpers::bpf_redirect, macros::classifier, programs::TcContext};
-use landbridge_bpf_maps::{Direction, Hook, NodeNumber, Reason, TracePoint, Way, identity};
-use landbridge_bpf_verdict::{Flow, Scope, notice::Trouble};
+use landbridge_bpf_maps::{Direction, Hook, NodeNumber, Reason, Step, TracePoint, Way, identity};
+use landbridge_bpf_verdict::{Flow, Passage, Scope, notice::Trouble};
 
 use crate::config::{is_of_this_node, overlay_interface};
 use crate::events::trace;
@@ -13,6 +13,7 @@ use crate::frame::{
 use crate::known_flows::{generation, known, learn};
 use crate::metrics::count;
 use crate::notice::make_error;
+use crate::steps::{Told, go_on};
 use crate::tables::{check_endpoint, check_sender, endpoint, owner};
 use crate::tunnel::{Tunnel, set_tunnel, tunnel, underlay};
 
@@ -60,6 +61,10 @@ fn arrive(ctx: &TcContext) -> Outcome {
             ctx.set_mark(TUNNEL_IS_SET);
             // SAFETY: the helper takes two numbers.
             return Ok(unsafe { bpf_redirect(overlay_interface(), 0) } as i32);
+        }
+        if passage.has(Passage::TRANSLATED) {
+            Told { peer: claimed, passage }.write(ctx);
+            return go_on(ctx, Step::AsService, IN);
         }
         let action = deliver(ctx, &flow, receiver).of(IN)?;
         count(Reason::FORWARDED, IN, len);

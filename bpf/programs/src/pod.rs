@@ -2,9 +2,9 @@
 
 use aya_ebpf::{helpers::bpf_redirect, macros::classifier, programs::TcContext};
 use landbridge_bpf_maps::{
-    Direction, Endpoint, Hook, IpcacheEntry, NodeNumber, Reason, TracePoint, Way, identity,
+    Direction, Hook, Endpoint, IpcacheEntry, NodeNumber, Reason, Step, TracePoint, Way, identity,
 };
-use landbridge_bpf_verdict::{Flow, Scope, notice::Trouble, owner::is_allocated, packet::protocol};
+use landbridge_bpf_verdict::{Flow, Passage, Scope, notice::Trouble, owner::is_allocated, packet::protocol};
 
 use crate::config::{is_direct, overlay_interface, overlay_mtu, overlay_port, to_underlay};
 use crate::events::trace;
@@ -16,7 +16,9 @@ use crate::known_flows::{generation, known, learn};
 use crate::metrics::count;
 use crate::notice::{hear, is_too_big, make_error};
 use crate::overlay::TUNNEL_IS_SET;
+use crate::steps::{Told, go_on};
 use crate::tables::{check_endpoint, endpoint, owner, zero};
+use crate::translation::{is_for_service, name_service};
 use crate::tunnel::{room_to, set_tunnel, underlay};
 
 /// What a pod sends.
@@ -25,7 +27,14 @@ pub fn from_pod(ctx: TcContext) -> i32 {
     if let Some(action) = known(&ctx, Hook::Pod) {
         return action;
     }
-    let outcome = leave(&ctx);
+    let outcome = leave(&ctx, false);
+    finish(&ctx, outcome)
+}
+
+/// What a pod sent to a service, and is for a backend by now, see [`service_steps`](crate::service_steps).
+#[classifier]
+pub fn to_backend(ctx: TcContext) -> i32 {
+    let outcome = leave(&ctx, true);
     finish(&ctx, outcome)
 }
 
@@ -38,20 +47,25 @@ pub fn to_pod(ctx: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn leave(ctx: &TcContext) -> Outcome {
+fn leave(ctx: &TcContext, is_translated: bool) -> Outcome {
     const OUT: Direction = Direction::Egress;
     const IN: Direction = Direction::Ingress;
     let mut flow = Flow::default();
     if read(ctx, &mut flow).of(OUT)? == Scope::Link {
         return hear(ctx);
     }
+    flow.is_translated = is_translated;
     let len = ctx.len();
-    let generation = generation();
+    // What was translated is known to nobody by these names.
+    let generation = generation() | u32::from(is_translated);
     let sender = match endpoint(&flow.source) {
         Some(sender) if sender.interface == interface(ctx) => sender,
         _ => return Err(Dropped { reason: Reason::INVALID_SOURCE, direction: OUT }),
     };
     let receiver = endpoint(&flow.destination);
+    if !is_translated && receiver.is_none() && is_for_service(&mut flow, sender) {
+        return go_on(ctx, Step::ToService, OUT);
+    }
     let owner = match receiver {
         Some(receiver) => IpcacheEntry { identity: receiver.identity, node: NodeNumber(zero()) },
         None => owner(&flow.destination),
@@ -61,8 +75,13 @@ fn leave(ctx: &TcContext) -> Outcome {
     if let Some(receiver) = receiver {
         count(Reason::FORWARDED, OUT, len);
         let arrival = check_endpoint(ctx, receiver, IN, &mut flow, sender.identity).of(IN)?;
-        if expires(&flow) {
+        if !is_translated && expires(&flow) {
             return Ok(refuse(ctx, &flow, sender, Trouble::TimeExceeded, Reason::TTL_EXCEEDED));
+        }
+        let is_answer = arrival.has(Passage::TRANSLATED);
+        if is_answer || flow.is_to_itself() {
+            Told { peer: sender.identity, passage: arrival }.write(ctx);
+            return go_on(ctx, if is_answer { Step::AsService } else { Step::HideClient }, IN);
         }
         let action = deliver(ctx, &flow, receiver).of(IN)?;
         count(Reason::FORWARDED, IN, len);
@@ -87,7 +106,7 @@ fn leave(ctx: &TcContext) -> Outcome {
     }
     let underlay = underlay(owner.node).of(OUT)?;
     let room = room_to(&underlay, overlay_mtu());
-    if room != 0 && is_too_big(ctx, &flow, room) {
+    if !is_translated && room != 0 && is_too_big(ctx, &flow, room) {
         return Ok(refuse(ctx, &flow, sender, Trouble::TooBig(room as u16), Reason::FRAGMENTATION_NEEDED));
     }
     set_tunnel(ctx, &underlay, sender.identity).of(OUT)?;
@@ -101,7 +120,7 @@ fn leave(ctx: &TcContext) -> Outcome {
 
 /// Drops a packet of a pod and tells the pod why.
 #[inline(always)]
-fn refuse(ctx: &TcContext, flow: &Flow, sender: &Endpoint, trouble: Trouble, reason: Reason) -> i32 {
+pub fn refuse(ctx: &TcContext, flow: &Flow, sender: &Endpoint, trouble: Trouble, reason: Reason) -> i32 {
     if make_error(ctx, flow, trouble, reason, Direction::Egress) { to_peer(sender.interface) } else { DROP }
 }
 
@@ -140,6 +159,9 @@ fn arrive(ctx: &TcContext) -> Outcome {
         if arrival_interface(ctx) == 0 { identity::HOST } else { owner.identity }
     };
     let passage = check_endpoint(ctx, receiver, IN, &mut flow, peer).of(IN)?;
+    if passage.has(Passage::TRANSLATED) {
+        name_service(ctx, &mut flow, receiver).of(IN)?;
+    }
     count(Reason::FORWARDED, IN, ctx.len());
     trace(ctx, &flow, TracePoint::ToEndpoint, IN, (peer, receiver.identity), passage);
     Ok(PASS)

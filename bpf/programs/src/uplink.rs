@@ -3,8 +3,8 @@
 //! Whatever is not a pod's is the node's own business and passes, whatever it is.
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use landbridge_bpf_maps::{Direction, Hook, NodeNumber, Reason, TracePoint, Way, identity};
-use landbridge_bpf_verdict::{Flow, Scope, notice::Trouble, owner::is_allocated};
+use landbridge_bpf_maps::{Direction, Hook, NodeNumber, Reason, Step, TracePoint, Way, identity};
+use landbridge_bpf_verdict::{Flow, Passage, Scope, notice::Trouble, owner::is_allocated};
 
 use crate::config::{is_direct, is_masquerading, to_underlay};
 use crate::events::trace;
@@ -16,6 +16,7 @@ use crate::masquerade::{Translation, comes_for, leaves_as};
 use crate::metrics::count;
 use crate::notice::make_error;
 use crate::rewrite::{End, rewrite};
+use crate::steps::{Told, go_on};
 use crate::tables::{check_endpoint, endpoint, owner};
 
 /// What the underlay brings: for pods of other nodes' pods, where there is no tunnel, and of the world.
@@ -66,6 +67,10 @@ fn arrive(ctx: &TcContext) -> Outcome {
         return if told { Ok(to_underlay()) } else { Ok(DROP) };
     }
     let len = ctx.len();
+    if passage.has(Passage::TRANSLATED) {
+        Told { peer: sender.identity, passage }.write(ctx);
+        return go_on(ctx, Step::AsService, IN);
+    }
     let action = deliver(ctx, &flow, receiver).of(IN)?;
     count(Reason::FORWARDED, IN, len);
     if !is_masquerading() {

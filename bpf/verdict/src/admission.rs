@@ -17,6 +17,7 @@
 //!   connection is judged like a first one, so that connections outlive the map; a refusal leaves nothing behind.
 //! - A later piece of a datagram is judged by the ports of the first.
 //! - A connection is one of a pod, not of its address, which another pod can get.
+//! - Whether the other side was called by the name of a service is remembered where the connection began.
 //! - A pod is no router: it tells of errors with packets that it got itself, and of no others.
 
 use landbridge_bpf_maps::{ConnectionEntry, ConnectionKey, Direction, Endpoint, Reason, identity};
@@ -33,24 +34,31 @@ pub trait Connections {
     /// Writes an entry; false if that is impossible.
     fn remember(&self, key: &ConnectionKey, entry: &ConnectionEntry) -> bool;
 
+    /// The flags of a connection, if there is one that is [alive](is_alive).
+    #[inline(always)]
+    fn known(&self, key: &ConnectionKey, now: u64) -> Option<u32> {
+        self.connection(key).filter(|entry| is_alive(entry, key.protocol, now)).map(|entry| entry.flags)
+    }
+
     /// Whether there is a connection that is [alive](is_alive).
     #[inline(always)]
     fn knows(&self, key: &ConnectionKey, now: u64) -> bool {
-        self.connection(key).is_some_and(|entry| is_alive(&entry, key.protocol, now))
+        self.known(key, now).is_some()
     }
 
     /// Notes a packet of a connection that is [alive](is_alive), with the flags that it adds. Returns whether that was
-    /// [news](is_news), nothing if there is no such connection.
+    /// [news](is_news) and whether the connection is one to a service, nothing if there is no such connection.
     #[inline(always)]
-    fn see(&self, key: &ConnectionKey, flags: u32, now: u64) -> Option<bool> {
-        let entry = self.connection(key).filter(|entry| is_alive(entry, key.protocol, now))?;
+    fn see(&self, key: &ConnectionKey, flags: u32, now: u64) -> Option<Passage> {
+        let is_of_it = |entry: &ConnectionEntry| is_alive(entry, key.protocol, now) && is_of(entry, flags);
+        let entry = self.connection(key).filter(is_of_it)?;
         let is_news = is_news(&entry, flags, now);
+        let flags = entry.flags | flags;
         if is_news {
             // Without it the connection is forgotten early, and its next packet from the other side is checked.
-            let _ =
-                self.remember(key, &ConnectionEntry { last_seen: now, flags: entry.flags | flags, ..entry });
+            let _ = self.remember(key, &ConnectionEntry { last_seen: now, flags, ..entry });
         }
-        Some(is_news)
+        Some(noted(is_news).and(Passage::of_flags(flags)))
     }
 }
 
@@ -74,6 +82,17 @@ impl Passage {
     pub const REPLY: Self = Self(2);
     /// Worth telling of: what is remembered of the connection changed, or was old.
     pub const NOTED: Self = Self(4);
+    /// It goes to the side that began, which called the other one by the name of a service.
+    pub const TRANSLATED: Self = Self(8);
+
+    /// [`Passage::TRANSLATED`] if a connection with these flags is one to a service. Without a branch, which the verifier
+    /// would follow both ways.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_flags(flags: u32) -> Self {
+        let [.., translated] = flags.to_le_bytes();
+        Self(translated << 3 & Self::TRANSLATED.0)
+    }
 
     /// What both say.
     #[must_use]
@@ -127,13 +146,13 @@ fn judge<T: Rules + Connections>(
     if !asks_for_connection(flow) && !flow.is_request() {
         let answered = flow.answered_connection(direction, endpoint.tag());
         if flow.is_error() {
-            if tables.knows(&answered, now) {
-                return Ok(Passage::REPLY);
+            if let Some(flags) = tables.known(&answered, now) {
+                return Ok(Passage::REPLY.and(Passage::of_flags(flags)));
             }
         } else {
             let flags = ConnectionEntry::REPLIED | closing(flow, ConnectionEntry::CLOSED_BY_DESTINATION);
-            if let Some(is_news) = tables.see(&answered, flags, now) {
-                return Ok(Passage::REPLY.and(noted(is_news)));
+            if let Some(seen) = tables.see(&answered, flags, now) {
+                return Ok(Passage::REPLY.and(seen));
             }
         }
     }
@@ -160,6 +179,8 @@ fn judge<T: Rules + Connections>(
         };
         match tables.decide(&question) {
             Decision::Allow => {}
+            // A pod reaches itself without any policy, so it does by the name of a service, too.
+            _ if flow.is_to_itself() => {}
             Decision::Deny => return Err(Reason::POLICY_DENIED_BY_DENYLIST),
             Decision::NoMatch => return Err(Reason::POLICY_DENIED),
         }
@@ -167,11 +188,11 @@ fn judge<T: Rules + Connections>(
     if flow.is_error() {
         return Ok(Passage::default());
     }
-    let closed = closing(flow, ConnectionEntry::CLOSED_BY_SOURCE);
+    let flags = closing(flow, ConnectionEntry::CLOSED_BY_SOURCE) | translated(flow, direction);
     // One that uses the ports of an old one again begins anew.
     if !asks_for_connection(flow) {
-        if let Some(is_news) = tables.see(&connection, closed, now) {
-            return Ok(noted(is_news));
+        if let Some(seen) = tables.see(&connection, flags, now) {
+            return Ok(Passage(seen.0 & Passage::NOTED.0));
         }
         if grants_connection(flow) {
             return Err(Reason::INVALID_CONNECTION);
@@ -180,12 +201,20 @@ fn judge<T: Rules + Connections>(
             return Ok(Passage::default());
         }
     }
-    let entry = ConnectionEntry { last_seen: now, peer, flags: closed };
+    let entry = ConnectionEntry { last_seen: now, peer, flags };
     if tables.remember(&connection, &entry) {
         Ok(Passage::NEW.and(Passage::NOTED))
     } else {
         Err(Reason::CONNECTION_NOT_TRACKED)
     }
+}
+
+/// [`ConnectionEntry::TRANSLATED`] where a connection to a service begins, otherwise 0. Without a branch, as above.
+#[inline(always)]
+const fn translated(flow: &Flow, direction: Direction) -> u32 {
+    const { assert!(Direction::Ingress as u8 >> 1 == 0 && Direction::Egress as u8 >> 1 == 1) };
+    let is_translated = flow.is_translated as u8 & (direction as u8 >> 1);
+    ConnectionEntry::TRANSLATED * is_translated as u32
 }
 
 #[inline(always)]
@@ -194,7 +223,7 @@ fn noted(is_news: bool) -> Passage {
 }
 
 #[inline(always)]
-fn asks_for_connection(flow: &Flow) -> bool {
+pub(crate) fn asks_for_connection(flow: &Flow) -> bool {
     flow.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
 }
 
@@ -231,6 +260,14 @@ pub fn is_alive(entry: &ConnectionEntry, protocol: u8, now: u64) -> bool {
     };
     // Another CPU may have written it after this one read the clock.
     now.saturating_sub(entry.last_seen) <= lifetime
+}
+
+/// Whether a packet that adds these flags belongs to a connection. From the side that began it does not if it calls the other
+/// one by another name: then it begins anew.
+#[inline(always)]
+#[must_use]
+pub const fn is_of(entry: &ConnectionEntry, flags: u32) -> bool {
+    flags & ConnectionEntry::REPLIED != 0 || (entry.flags ^ flags) & ConnectionEntry::TRANSLATED == 0
 }
 
 /// Whether a packet that adds these flags at `now` is worth writing down.

@@ -7,6 +7,7 @@
 //!                       │          ├─► admission::admit ─┬─► a reply of a connection that was admitted: passes
 //!                       │          │    └─ fragment      └─► policy::decide ─► remembered as a connection
 //!                       │          └─► masquerade          (to the world and back: under which port of the node?)
+//!                       ├─► translation              (to a service: who serves this connection?)
 //!                       └─► neighbour::judge               (what a pod says to its link)
 //!  service ─► selection::select ─► affinity, table (maglev), place ─► backend
 //!  notice: what the node answers itself
@@ -39,6 +40,7 @@ pub mod selection;
 pub mod sender;
 #[cfg(any(test, feature = "tables"))]
 pub mod tables;
+pub mod translation;
 
 pub use admission::{Connections, Passage, admit};
 pub use fragment::Fragments;
@@ -46,3 +48,4 @@ pub use masquerade::Masquerades;
 pub use owner::{Owners, owner_of};
 pub use packet::{Flow, Fragment, Packet, Scope, parse};
 pub use policy::{Decision, Question, Rules, decide, of_ranges};
+pub use translation::{Offers, Translations};

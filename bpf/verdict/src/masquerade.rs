@@ -218,6 +218,7 @@ mod tests {
             fragment: Fragment::WHOLE,
             transport: 34,
             identification: [0; 4],
+            is_translated: false,
         }
     }
 

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use landbridge_bpf_maps::{
     Address, CidrKey, ConnectionEntry, ConnectionKey, FragmentKey, FragmentPorts, IpcacheEntry,
-    MasqueradeEntry, MasqueradeKey, NodeEntry, NodeNumber, PolicyEntry, PolicyKey,
+    MasqueradeEntry, MasqueradeKey, NodeEntry, NodeNumber, PolicyEntry, PolicyKey, ServiceFlow,
+    ServiceFlowKey,
 };
 
-use crate::{Connections, Fragments, Masquerades, Owners, Packet, Rules};
+use crate::{Connections, Fragments, Masquerades, Owners, Packet, Rules, Translations};
 
 /// Every map that decisions look into.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,8 @@ pub struct Tables {
     pub fragments: RefCell<BTreeMap<FragmentKey, FragmentPorts>>,
     /// `MASQUERADE`.
     pub masquerades: RefCell<BTreeMap<MasqueradeKey, MasqueradeEntry>>,
+    /// `SERVICE_FLOWS`.
+    pub service_flows: RefCell<BTreeMap<ServiceFlowKey, ServiceFlow>>,
     /// No new connection fits.
     pub full: Cell<bool>,
 }
@@ -106,6 +109,21 @@ impl Masquerades for Tables {
 
     fn replace(&self, key: &MasqueradeKey, entry: &MasqueradeEntry) -> bool {
         self.masquerades.borrow_mut().insert(*key, *entry);
+        true
+    }
+}
+
+impl Translations for Tables {
+    fn service_flow(&self, key: &ServiceFlowKey) -> Option<ServiceFlow> {
+        self.service_flows.borrow().get(key).copied()
+    }
+
+    fn remember_service_flow(&self, key: &ServiceFlowKey, entry: &ServiceFlow) -> bool {
+        let mut flows = self.service_flows.borrow_mut();
+        if self.full.get() && !flows.contains_key(key) {
+            return false;
+        }
+        flows.insert(*key, *entry);
         true
     }
 }

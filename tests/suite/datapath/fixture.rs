@@ -78,6 +78,7 @@ pub(super) const SIZES: MapSizes = MapSizes {
     known_flows: 1 << 10,
     fragments: 1 << 10,
     masquerade: 1 << 10,
+    service_flows: 1 << 10,
     sockets: 1 << 10,
     udp_peers: 1 << 10,
     events: 1 << 14,

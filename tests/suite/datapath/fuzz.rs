@@ -9,9 +9,11 @@
 //! frame ends. `landbridge-bpf-verdict` holds the choice to its rule by tests of its own, and
 //! [`masquerade`](super::masquerade) sends such packets between hosts, who look at the checksums.
 
+mod calls;
 mod edits;
 mod frames;
 mod model;
+mod services;
 mod world;
 
 use std::collections::BTreeMap;
@@ -19,7 +21,8 @@ use std::env;
 
 use fastrand::Rng;
 use landbridge_bpf_loader::maps::{
-    ConnectionEntry, ConnectionKey, Direction, FragmentKey, FragmentPorts, NodeConfig, Reason, TrafficCount,
+    ConnectionEntry, ConnectionKey, Direction, FragmentKey, FragmentPorts, NodeConfig, Reason, ServiceFlow,
+    ServiceFlowKey, Step, TrafficCount,
 };
 use landbridge_bpf_loader::{Build, Trial, TrialAction, TrialPacket};
 use landbridge_lab::requirement::{Requirement, met};
@@ -53,6 +56,8 @@ pub(super) struct Plan {
 
 /// How often each program ended how.
 type Endings = BTreeMap<(&'static str, Option<(Reason, Direction)>), u64>;
+/// How often packets went on with which program.
+type Steps = BTreeMap<Step, u64>;
 type Counts = BTreeMap<(Reason, Direction), TrafficCount>;
 
 #[test]
@@ -73,9 +78,15 @@ fn a_million_packets_end_as_a_model_says() {
     let fifth = Plan { packets: packets / 5, ..released };
     let trial = Plan { build: Build::Trial(None), programs: &["from_overlay"], ..fifth };
     let direct = Plan { programs: &["from_pod", "from_uplink", "to_uplink"], is_direct: true, ..fifth };
-    let endings =
+    let runs =
         [released, trial, direct].map(|plan| run(&plan).unwrap_or_else(|difference| panic!("{difference}")));
+    let (endings, steps): (Vec<Endings>, Vec<Steps>) = runs.into_iter().unzip();
     let ran: u64 = endings.iter().flat_map(BTreeMap::values).sum();
+    for step in Step::ALL {
+        let times: u64 = steps.iter().filter_map(|steps| steps.get(&step)).sum();
+        println!("{} took {times} packets", step.program());
+        assert!(times >= ran / 20_000, "{SEED}={seed}: {} took only {times} packets", step.program());
+    }
     assert!(ran >= ENOUGH, "only {ran} packets ran");
     println!("{ran} packets ran, {SEED}={seed}");
     // What never happens is not compared either.
@@ -98,7 +109,7 @@ const IN: Direction = Direction::Ingress;
 const OUT: Direction = Direction::Egress;
 
 /// Endings that each run has to have seen often enough.
-const OFTEN: [(&str, Reason, Direction); 30] = [
+const OFTEN: [(&str, Reason, Direction); 31] = [
     ("from_pod", Reason::FORWARDED, OUT),
     ("from_pod", Reason::FORWARDED, IN),
     ("from_pod", Reason::INVALID_SOURCE, OUT),
@@ -117,6 +128,7 @@ const OFTEN: [(&str, Reason, Direction); 30] = [
     ("from_pod", Reason::FORBIDDEN_ICMP6, OUT),
     ("from_pod", Reason::TTL_EXCEEDED, OUT),
     ("from_pod", Reason::NO_TUNNEL_ENDPOINT, OUT),
+    ("from_pod", Reason::NO_SERVICE_BACKEND, OUT),
     ("to_pod", Reason::FORWARDED, IN),
     ("to_pod", Reason::INVALID_SOURCE, IN),
     ("to_pod", Reason::UNKNOWN_TARGET, IN),
@@ -147,7 +159,7 @@ const OFTEN_FROM_TUNNELS: [(&str, Reason, Direction); 7] = [
 ];
 
 /// Runs random packets in both, until they differ in something.
-pub(super) fn run(plan: &Plan) -> Result<Endings, String> {
+pub(super) fn run(plan: &Plan) -> Result<(Endings, Steps), String> {
     let Plan { build, programs, is_direct, seed, packets } = *plan;
     let mut random = Rng::with_seed(seed);
     let direct = if is_direct { NodeConfig::DIRECT } else { 0 };
@@ -155,18 +167,20 @@ pub(super) fn run(plan: &Plan) -> Result<Endings, String> {
     let mut trial = Trial::load(build, config, &SIZES).unwrap();
     let mut endings = Endings::new();
     let mut counted = Counts::new();
+    let mut steps = Steps::new();
     let mut ran = 0;
     while ran < packets {
         let mut model = world::any_world(&mut random, config, now());
         model.takes_told_tunnels = build != Build::Released;
         model.counts = std::mem::take(&mut counted);
+        model.steps = std::mem::take(&mut steps);
         world::write(&mut trial, &model);
-        let (mut program, mut arrival) = (programs[0], frames::any_arrival(&mut random));
+        let (mut program, mut arrival) = (programs[0], frames::any_arrival(&mut random, &model));
         for _ in 0..PER_WORLD {
             // One in three comes again, as most packets of a connection do: its flow is known by then.
             if random.u8(..3) > 0 {
                 program = world::pick(&mut random, programs);
-                arrival = frames::any_arrival(&mut random);
+                arrival = frames::any_arrival(&mut random, &model);
                 if random.bool() {
                     // By chance alone, hardly ever does everything fit together.
                     arrival.tunnel = model.fitting_tunnel(&arrival.frame).or(arrival.tunnel);
@@ -189,12 +203,17 @@ pub(super) fn run(plan: &Plan) -> Result<Endings, String> {
         if known != remembered {
             return differ("datagrams in pieces", &known, &remembered);
         }
+        let (known, remembered) = (model.tables.service_flows.borrow().clone(), service_flows(&mut trial));
+        if known != remembered {
+            return differ("connections to services", &known, &remembered);
+        }
         if model.counts != counts(&trial) {
             return differ("counts", &model.counts, &counts(&trial));
         }
         counted = model.counts;
+        steps = model.steps;
     }
-    Ok(endings)
+    Ok((endings, steps))
 }
 
 /// Runs a packet in both. Returns what it was counted as.
@@ -251,6 +270,10 @@ fn remembered(trial: &mut Trial) -> Vec<Connection> {
 
 fn datagrams(trial: &mut Trial) -> BTreeMap<FragmentKey, FragmentPorts> {
     trial.tables.fragments().entries().unwrap()
+}
+
+fn service_flows(trial: &mut Trial) -> BTreeMap<ServiceFlowKey, ServiceFlow> {
+    trial.tables.service_flows().entries().unwrap()
 }
 
 fn known(model: &Model) -> Vec<Connection> {

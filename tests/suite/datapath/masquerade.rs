@@ -157,8 +157,9 @@ fn from_outside_nobody_is_a_pod_of_this_node() {
         let target = udp(&victim.host, both(victim)[family]);
         ip(&wan, &format!("route add {} via {node}\n", both(victim)[family]));
         for source in [both(stolen)[family], remote[family], node] {
-            let bits = if source.is_ipv4() { 32 } else { 128 };
-            ip(&wan, &format!("addr add {source}/{bits} dev lo\n"));
+            // An address of IPv6 is there at once only if nobody makes sure first that it is nobody else's.
+            let (bits, at_once) = if source.is_ipv4() { (32, "") } else { (128, " nodad") };
+            ip(&wan, &format!("addr add {source}/{bits} dev lo{at_once}\n"));
             let before = mesh.a.packets(Reason::INVALID_SOURCE, Direction::Ingress);
             udp(&wan, source).send_to(b"hello", target.local_addr().unwrap()).unwrap();
             super::fixture::wait_until(&format!("{source} is refused"), || {

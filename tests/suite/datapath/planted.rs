@@ -9,6 +9,7 @@ use landbridge_lab::requirement::{Requirement, met};
 use super::connections::known_flows_follow_the_rules;
 use super::fixture::{address, one_node, opened};
 use super::fuzz::{self, Plan};
+use super::packet_services::crafted::packets_reach_the_backend_of_now;
 use super::packets::TCP;
 use super::services::{ask, named_server};
 
@@ -53,16 +54,19 @@ fn every_planted_bug_is_found() {
         sockets_reach_the_backend_of_now_and_see_the_service,
         known_flows_follow_the_rules,
     );
-    for check in [packets, sockets, known] {
+    let services: Check = packets_reach_the_backend_of_now;
+    for check in [packets, sockets, services, known] {
         assert_eq!(check(Build::Trial(None)), Ok(()), "without a bug");
     }
     for bug in Planted::BUGS {
-        let check = match bug {
-            Planted::WrongReverseEntry | Planted::StaleBackend => sockets,
-            Planted::KnownForever => known,
-            _ => packets,
+        let checks = match bug {
+            Planted::WrongReverseEntry | Planted::StaleBackend => vec![sockets, services],
+            Planted::KnownForever => vec![known],
+            _ => vec![packets],
         };
-        let difference = check(Build::Trial(Some(bug))).expect_err("the planted bug survives");
-        println!("{bug:?} was found: {}", difference.lines().next().unwrap_or_default());
+        for check in checks {
+            let difference = check(Build::Trial(Some(bug))).expect_err("the planted bug survives");
+            println!("{bug:?} was found: {}", difference.lines().next().unwrap_or_default());
+        }
     }
 }

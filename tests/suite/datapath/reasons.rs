@@ -6,7 +6,7 @@ use std::path::Path;
 
 use landbridge_bpf_loader::maps::{
     Address, Direction, Endpoint, IpcacheEntry, NodeConfig, NodeEntry, NodeNumber, PeerKind, Planted,
-    PolicyEntry, PolicyKey, PolicySet, PolicyVerdict, Reason, ServiceKey, ServiceSettings, identity,
+    PolicyEntry, PolicyKey, PolicySet, PolicyVerdict, Reason, ServiceKey, ServiceSettings, Step, identity,
 };
 use landbridge_bpf_loader::{Build, Scarce, Trial, TrialAction, TrialPacket};
 use landbridge_lab::requirement::{Requirement, met};
@@ -23,6 +23,7 @@ const LOST: Ipv4Addr = Ipv4Addr::new(10, 3, 1, 10);
 const UNDERLAY: Ipv4Addr = Ipv4Addr::new(172, 30, 2, 1);
 const NODE: Ipv4Addr = Ipv4Addr::new(172, 30, 1, 1);
 const WORLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 const IN: Direction = Direction::Ingress;
 const OUT: Direction = Direction::Egress;
 
@@ -174,6 +175,16 @@ fn by_tunnels(seen: &mut Seen) {
     seen.tunnelled(&trial, &segment(LOST, POD), identity_of(2, 300), Reason::UNKNOWN_SENDER);
 }
 
+/// A program that others go on with is not there.
+fn by_a_missing_step(seen: &mut Seen) {
+    let mut trial = node(Build::Released);
+    let key = ServiceKey { address: SERVICE.into(), port: 443u16.to_be_bytes(), protocol: TCP, scope: 0 };
+    trial.tables.services().set(key, ServiceSettings::default(), &[]).unwrap();
+    seen.sent(&trial, &segment(POD, SERVICE), Reason::NO_SERVICE_BACKEND, OUT);
+    trial.disconnect(Step::ToService).unwrap();
+    seen.sent(&trial, &segment(POD, SERVICE), Reason::MISSED_TAIL_CALL, OUT);
+}
+
 /// The kernel is asked to write where nothing can be written.
 fn by_a_refused_write(seen: &mut Seen) {
     let trial = node(Build::Trial(Some(Planted::RefusedWrite)));
@@ -215,6 +226,7 @@ fn every_reason_is_one_that_a_packet_was_dropped_for() {
     let mut seen = Seen::default();
     by_packets(&mut seen);
     by_tunnels(&mut seen);
+    by_a_missing_step(&mut seen);
     by_a_refused_write(&mut seen);
     let (_lab, host) = one_node("reasons");
     by_a_full_map(&mut seen, &host.bpf_folder().unwrap());
@@ -222,7 +234,7 @@ fn every_reason_is_one_that_a_packet_was_dropped_for() {
 
     // A socket that calls a service without backends.
     let mut datapath = opened(&host, Build::Released);
-    let service = Ipv4Addr::new(10, 96, 0, 1);
+    let service = SERVICE;
     let key = ServiceKey { address: Address::from(service), port: [0, 80], protocol: TCP, scope: 0 };
     datapath.services().set(key, ServiceSettings::default(), &[]).unwrap();
     assert_eq!(ask(&host, &format!("connect {service}:80")), "ConnectionRefused");

@@ -36,6 +36,7 @@ fn packet(source: (Address, u16), destination: (Address, u16), protocol: u8, tcp
         transport: 34,
         identification: [0; 4],
         message: Message::OTHER,
+        is_translated: false,
     }
 }
 

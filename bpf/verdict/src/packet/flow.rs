@@ -40,6 +40,8 @@ pub struct Flow {
     pub identification: [u8; 4],
     /// Which message of ICMP it is, so that nobody else has to ask.
     pub message: Message,
+    /// It was for a service, whose backend `destination` is by now, see [`translation`](crate::translation).
+    pub is_translated: bool,
 }
 
 /// Which kind of ICMP message a packet is.
@@ -94,6 +96,12 @@ impl Flow {
     #[inline(always)]
     pub fn is_request(&self) -> bool {
         self.message == Message::REQUEST
+    }
+
+    /// Whether a pod called a service that it is itself the backend of.
+    #[inline(always)]
+    pub fn is_to_itself(&self) -> bool {
+        self.is_translated && self.origin == self.destination
     }
 
     /// The connection that this packet would begin, at the endpoint with this tag that sees it in `direction`.

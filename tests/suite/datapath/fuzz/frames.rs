@@ -7,17 +7,19 @@ use landbridge_bpf_loader::maps::Address;
 
 use super::super::packets::{self, DONT_FRAGMENT, ICMP, ICMP6, Ip, MORE, ROUTING, TCP, UDP};
 use super::super::trial::{INTERFACE, OVERLAY_MTU, ROUTER6};
-use super::model::{Arrival, TUNNEL_IS_SET};
+use super::calls::{Called, any_call};
+use super::model::{Arrival, Model, TUNNEL_IS_SET};
 use super::world;
 
 /// The shortest frame that the kernel runs a program on, and the longest that is made here.
 const LEN: std::ops::RangeInclusive<usize> = 14..=300;
 
-/// A frame at a hook.
-pub(super) fn any_arrival(random: &mut Rng) -> Arrival {
+/// A frame at a hook of this node.
+pub(super) fn any_arrival(random: &mut Rng, model: &Model) -> Arrival {
     let mut frame = match random.u8(..40) {
         0 => packets::arp_request(),
         1 => any_bytes(random),
+        2..8 => any_packet_of_service(random, model).unwrap_or_else(|| any_packet(random)),
         _ => any_packet(random),
     };
     if random.u8(..4) == 0 {
@@ -57,6 +59,34 @@ fn any_packet(random: &mut Rng) -> Vec<u8> {
         return any_word_to_the_link(random, ip);
     }
     ip.frame(&any_payload(random, &ip, 1))
+}
+
+/// What a pod sends to a service, or a backend answers: by chance alone, hardly ever everything fits together.
+fn any_packet_of_service(random: &mut Rng, model: &Model) -> Option<Vec<u8>> {
+    let Called { source, destination, source_port, destination_port, protocol } = any_call(random, model)?;
+    let mut ip = any_ip(random, source, destination);
+    let ports = [source_port, destination_port].map(u16::from_be_bytes);
+    if random.u8(..4) > 0 {
+        ip.protocol = protocol;
+        return Some(ip.frame(&any_transport(random, protocol, ports, b"data")));
+    }
+    // An error about what came the other way.
+    let mut quoted = any_ip(random, destination, source);
+    quoted.protocol = protocol;
+    let [source_port, destination_port] = ports;
+    let inner = quoted.packet(&any_transport(random, protocol, [destination_port, source_port], b""));
+    ip.protocol = if source.is_ipv4() { ICMP } else { ICMP6 };
+    Some(ip.frame(&packets::icmp(world::pick(random, &[1, 3, 11]), 1, [0, 0, 5, 0xdc], &inner)))
+}
+
+/// A segment or a datagram.
+fn any_transport(random: &mut Rng, protocol: u8, [source, destination]: [u16; 2], data: &[u8]) -> Vec<u8> {
+    if protocol != TCP {
+        return packets::udp(source, destination, data);
+    }
+    let flags =
+        [packets::SYN, packets::SYN | packets::ACK, packets::ACK, packets::FIN | packets::ACK, packets::RST];
+    packets::tcp(source, destination, world::pick(random, &flags), data)
 }
 
 /// Neighbour discovery, and what only routers say.
@@ -103,18 +133,7 @@ fn any_ip(random: &mut Rng, source: Address, destination: Address) -> Ip {
 fn any_payload(random: &mut Rng, ip: &Ip, depth: u8) -> Vec<u8> {
     let [source, destination] = [(); 2].map(|()| u16::from_be_bytes(world::any_port(random)));
     let mut payload = match ip.protocol {
-        TCP => {
-            let flags = [
-                packets::SYN,
-                packets::SYN | packets::ACK,
-                packets::ACK,
-                packets::FIN | packets::ACK,
-                packets::RST,
-            ];
-            let flags = world::pick(random, &flags);
-            packets::tcp(source, destination, flags, b"data")
-        }
-        UDP => packets::udp(source, destination, b"data"),
+        TCP | UDP => any_transport(random, ip.protocol, [source, destination], b"data"),
         ICMP | ICMP6 if depth > 0 && random.bool() => {
             let kind = world::pick(random, &[1, 2, 3, 4, 11, 12]);
             // Most errors go to whom they concern.

@@ -7,18 +7,20 @@ use std::collections::BTreeMap;
 
 use landbridge_bpf_loader::TrialAction;
 use landbridge_bpf_loader::maps::{
-    Address, Direction, Endpoint, IpcacheEntry, NodeConfig, NodeNumber, Reason, TrafficCount, identity,
+    Address, Direction, Endpoint, IpcacheEntry, NodeConfig, NodeNumber, Reason, ServiceKey, Step,
+    TrafficCount, identity,
 };
 use landbridge_bpf_verdict::tables::Tables;
 use landbridge_bpf_verdict::{
-    Flow, Fragment, Owners, Packet, admit,
+    Flow, Fragment, Owners, Packet, Passage, admit,
     neighbour::{Heard, judge},
     notice::{self, Trouble},
     owner::is_allocated,
     owner_of, sender,
 };
 
-use super::edits::{answer, deliver, read};
+use super::edits::{answer, read};
+use super::services::Service;
 
 const UDP: u8 = 17;
 
@@ -36,7 +38,10 @@ pub(super) struct Model {
     pub(super) takes_told_tunnels: bool,
     pub(super) tables: Tables,
     pub(super) endpoints: BTreeMap<Address, Endpoint>,
+    pub(super) services: BTreeMap<ServiceKey, Service>,
     pub(super) counts: BTreeMap<(Reason, Direction), TrafficCount>,
+    /// How often packets went on with which program.
+    pub(super) steps: BTreeMap<Step, u64>,
 }
 
 /// A frame at a hook, see [`TrialPacket`](landbridge_bpf_loader::TrialPacket).
@@ -59,7 +64,7 @@ pub(super) struct Expected {
     pub(super) counted: Option<(Reason, Direction)>,
 }
 
-type Dropped = (Reason, Direction);
+pub(super) type Dropped = (Reason, Direction);
 
 impl Model {
     /// Runs the program of this name at the time `now`, nanoseconds of the monotonic clock.
@@ -94,21 +99,37 @@ impl Model {
         let sender = sender
             .filter(|sender| sender.interface == arrival.interface)
             .ok_or((Reason::INVALID_SOURCE, OUT))?;
+        if !self.endpoints.contains_key(&flow.destination) && self.is_for_service(&mut flow, &sender) {
+            if !self.send_to_service(out, flow, &sender, now)? {
+                return Ok(());
+            }
+            let read = read(&out.frame).map_err(|reason| (reason, OUT))?;
+            flow = read.expect("it is no word to the link");
+            flow.is_translated = true;
+        }
+        self.send_on(out, flow, &sender, now)
+    }
+
+    /// Lets a pod's packet pass and sends it on.
+    fn send_on(
+        &mut self,
+        out: &mut Expected,
+        mut flow: Flow,
+        sender: &Endpoint,
+        now: u64,
+    ) -> Result<(), Dropped> {
         if let Some(receiver) = self.endpoints.get(&flow.destination).copied() {
-            self.admit(&sender, OUT, &mut flow, receiver.identity, now)?;
+            self.admit(sender, OUT, &mut flow, receiver.identity, now)?;
             self.count(out, Reason::FORWARDED, OUT);
-            self.admit(&receiver, IN, &mut flow, sender.identity, now)?;
-            if flow.ttl <= 1 {
+            let passage = self.admit(&receiver, IN, &mut flow, sender.identity, now)?;
+            if flow.ttl <= 1 && !flow.is_translated {
                 self.refuse(out, &flow, Trouble::TimeExceeded, (Reason::TTL_EXCEEDED, OUT));
                 return Ok(());
             }
-            deliver(&receiver, &mut out.frame, &flow);
-            out.action = TrialAction::Redirect;
-            self.count(out, Reason::FORWARDED, IN);
-            return Ok(());
+            return self.give(out, &flow, &receiver, passage);
         }
         let owner = self.owner(&flow.destination);
-        self.admit(&sender, OUT, &mut flow, owner.identity, now)?;
+        self.admit(sender, OUT, &mut flow, owner.identity, now)?;
         let port = u32::from(u16::from_be_bytes(flow.destination_port));
         if flow.policy_protocol == UDP && port == self.config.overlay_port && !is_allocated(owner.identity) {
             return Err((Reason::ENCAPSULATION_PROHIBITED, OUT));
@@ -116,12 +137,8 @@ impl Model {
         if owner.node != NodeNumber::NONE {
             out.action = TrialAction::Redirect;
             if !self.is_direct() {
-                let end = self.tunnel_to(owner.node)?;
-                let room = self.config.overlay_mtu - if end.is_ipv4() { 0 } else { 20 };
-                let is_whole = flow.version != 4 || out.frame[20] & 0x40 != 0;
-                if is_whole && out.frame.len() > 14 + room as usize {
-                    let room = u16::try_from(room).expect("a packet's size");
-                    self.refuse(out, &flow, Trouble::TooBig(room), (Reason::FRAGMENTATION_NEEDED, OUT));
+                self.tunnel_to(owner.node)?;
+                if !flow.is_translated && self.refuse_large(out, &flow, owner.node)? {
                     return Ok(());
                 }
                 out.mark = TUNNEL_IS_SET;
@@ -151,7 +168,7 @@ impl Model {
     }
 
     /// Drops a packet, and tells its sender why if anybody may be told. Returns whether it was.
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         out: &mut Expected,
         flow: &Flow,
@@ -195,7 +212,9 @@ impl Model {
                 owner => owner.identity,
             },
         };
-        self.admit(&receiver, IN, &mut flow, peer, now)?;
+        if self.admit(&receiver, IN, &mut flow, peer, now)?.has(Passage::TRANSLATED) {
+            self.name_service(out, &flow, &receiver).map_err(|reason| (reason, IN))?;
+        }
         self.count(out, Reason::FORWARDED, IN);
         Ok(())
     }
@@ -231,18 +250,16 @@ impl Model {
         sender::check(&self.tables, &flow.source, &begin, claimed, self.config.cluster_shift)
             .map_err(|reason| (reason, IN))?;
         if let Some(receiver) = self.endpoints.get(&flow.destination).copied() {
-            self.admit(&receiver, IN, &mut flow, claimed, now)?;
+            let passage = self.admit(&receiver, IN, &mut flow, claimed, now)?;
             if flow.ttl <= 1 {
                 if self.refuse(out, &flow, Trouble::TimeExceeded, (Reason::TTL_EXCEEDED, IN)) {
                     out.mark = TUNNEL_IS_SET;
                 }
                 return Ok(());
             }
-            deliver(&receiver, &mut out.frame, &flow);
-            out.action = TrialAction::Redirect;
-        } else if !self.is_of_node(&flow.destination)
-            && self.owner(&flow.destination).identity != identity::HOST
-        {
+            return self.give(out, &flow, &receiver, passage);
+        }
+        if !self.is_of_node(&flow.destination) && self.owner(&flow.destination).identity != identity::HOST {
             return Err((Reason::UNKNOWN_TARGET, IN));
         }
         self.count(out, Reason::FORWARDED, IN);
@@ -261,15 +278,12 @@ impl Model {
         if sender.identity == identity::HOST || sender.node != NodeNumber::NONE && !self.is_direct() {
             return spoofed;
         }
-        self.admit(&receiver, IN, &mut flow, sender.identity, now)?;
+        let passage = self.admit(&receiver, IN, &mut flow, sender.identity, now)?;
         if flow.ttl <= 1 {
             self.refuse(out, &flow, Trouble::TimeExceeded, (Reason::TTL_EXCEEDED, IN));
             return Ok(());
         }
-        deliver(&receiver, &mut out.frame, &flow);
-        out.action = TrialAction::Redirect;
-        self.count(out, Reason::FORWARDED, IN);
-        Ok(())
+        self.give(out, &flow, &receiver, passage)
     }
 
     fn sent_outside(&self, arrival: &Arrival) -> Result<(), Dropped> {
@@ -288,12 +302,12 @@ impl Model {
         Some((entry.identity & identity::MAX, node.underlay))
     }
 
-    fn owner(&self, address: &Address) -> IpcacheEntry {
+    pub(super) fn owner(&self, address: &Address) -> IpcacheEntry {
         let world = IpcacheEntry { identity: identity::WORLD, node: NodeNumber::NONE };
         owner_of(&self.tables, address).unwrap_or(world)
     }
 
-    fn is_direct(&self) -> bool {
+    pub(super) fn is_direct(&self) -> bool {
         self.config.flags & NodeConfig::DIRECT != 0
     }
 
@@ -303,7 +317,7 @@ impl Model {
     }
 
     /// The other end of the tunnel to a node.
-    fn tunnel_to(&self, node: NodeNumber) -> Result<Address, Dropped> {
+    pub(super) fn tunnel_to(&self, node: NodeNumber) -> Result<Address, Dropped> {
         let node = self.tables.node(node).filter(|_| node != NodeNumber::NONE);
         let end = node.map(|node| node.underlay).filter(|end| !end.is_none());
         end.ok_or((Reason::NO_TUNNEL_ENDPOINT, OUT))
@@ -316,13 +330,12 @@ impl Model {
         flow: &mut Flow,
         peer: u32,
         now: u64,
-    ) -> Result<(), Dropped> {
+    ) -> Result<Passage, Dropped> {
         admit(&self.tables, endpoint, direction, flow, peer, now, self.config.cluster_shift)
-            .map(|_| ())
             .map_err(|reason| (reason, direction))
     }
 
-    fn count(&mut self, out: &mut Expected, reason: Reason, direction: Direction) {
+    pub(super) fn count(&mut self, out: &mut Expected, reason: Reason, direction: Direction) {
         let count = self.counts.entry((reason, direction)).or_default();
         count.packets += 1;
         count.bytes += out.frame.len() as u64;

@@ -13,6 +13,7 @@ use landbridge_bpf_verdict::tables::v4;
 
 use super::super::fixture::SHIFT;
 use super::super::trial::{HEALTH, HEALTH6, INTERFACE, ROUTER, ROUTER6, v6};
+use super::calls::any_service;
 use super::model::Model;
 
 /// Another pod's.
@@ -21,7 +22,7 @@ pub(super) const OTHER_INTERFACE: u32 = 77;
 const PODS: [Address; 6] =
     [v4([10, 1, 1, 10]), v4([10, 1, 1, 11]), v4([10, 1, 1, 12]), v6(1, 10), v6(1, 11), v6(1, 12)];
 /// Whoever else there is: pods of other nodes, nodes, the world.
-const OTHERS: [Address; 17] = [
+const OTHERS: [Address; 19] = [
     ROUTER,
     HEALTH,
     v4([172, 30, 1, 1]),
@@ -39,7 +40,14 @@ const OTHERS: [Address; 17] = [
     v6(3, 10),
     LINK_LOCAL,
     v6(99, 1),
+    HAIRPINS[0],
+    HAIRPINS[1],
 ];
+/// Services.
+const SERVICES: [Address; 2] = [v4([10, 96, 0, 1]), v6(96, 1)];
+/// As what a pod sees itself.
+const HAIRPINS: [Address; 2] =
+    [v4([169, 254, 42, 1]), Address([0, 0x64, 0xff, 0x9b, 0, 1, 0, 0, 0, 0, 0, 0, 169, 254, 42, 1])];
 /// What a pod calls itself where it has no address yet.
 const LINK_LOCAL: Address = Address([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
 const NODES: u32 = 4;
@@ -52,6 +60,7 @@ pub(super) fn pick<T: Copy>(random: &mut Rng, of: &[T]) -> T {
 pub(super) fn any_address(random: &mut Rng) -> Address {
     match random.u8(..10) {
         0..5 => PODS[random.usize(..PODS.len())],
+        5 => pick(random, &SERVICES),
         _ => OTHERS[random.usize(..OTHERS.len())],
     }
 }
@@ -164,6 +173,12 @@ pub(super) fn any_world(random: &mut Rng, config: NodeConfig, now: Duration) -> 
     for endpoint in model.endpoints.values_mut().filter(|_| random.bool()) {
         (endpoint.ingress_lacks, endpoint.egress_lacks) = (lacks(endpoint.ingress), lacks(endpoint.egress));
     }
+    for address in SERVICES {
+        for _ in 0..random.u8(..5) {
+            let (key, service) = any_service(random, address);
+            model.services.insert(key, service);
+        }
+    }
     for _ in 0..random.u8(..8) {
         let (key, entry) = any_connection(random, now);
         model.tables.connections.borrow_mut().insert(key, entry);
@@ -250,8 +265,12 @@ fn any_connection(random: &mut Rng, now: Duration) -> (ConnectionKey, Connection
     };
     let peer = any_identity(random);
     let last_seen = u64::try_from(seen.as_nanos()).expect("the clock of a machine");
-    let flags =
-        [ConnectionEntry::REPLIED, ConnectionEntry::CLOSED_BY_SOURCE, ConnectionEntry::CLOSED_BY_DESTINATION];
+    let flags = [
+        ConnectionEntry::REPLIED,
+        ConnectionEntry::CLOSED_BY_SOURCE,
+        ConnectionEntry::CLOSED_BY_DESTINATION,
+        ConnectionEntry::TRANSLATED,
+    ];
     let flags = flags.into_iter().filter(|_| random.bool()).sum();
     (key, ConnectionEntry { last_seen, peer, flags })
 }
@@ -281,6 +300,9 @@ pub(super) fn write(trial: &mut Trial, model: &Model) {
     for (key, ports) in model.tables.fragments.borrow().iter() {
         tables.fragments().upsert(key, ports).unwrap();
     }
+    for (key, service) in &model.services {
+        tables.services().set(*key, service.entry.settings(), service.backends()).unwrap();
+    }
 }
 
 fn clear(trial: &mut Trial) {
@@ -305,5 +327,11 @@ fn clear(trial: &mut Trial) {
     }
     for key in tables.fragments().entries().unwrap().keys() {
         tables.fragments().remove(key).unwrap();
+    }
+    for key in tables.services().entries().unwrap().keys() {
+        tables.services().remove(key).unwrap();
+    }
+    for key in tables.service_flows().entries().unwrap().keys() {
+        tables.service_flows().remove(key).unwrap();
     }
 }
