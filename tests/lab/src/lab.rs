@@ -119,6 +119,8 @@ impl Lab {
         spec.validate()?;
         capability::preflight()?;
         let cgroup = cgroup::lab_folder(&spec.name).ok_or(crate::MissingCapability::CgroupV2)?;
+        let beginning =
+            signal::begin().context(|| "watch for signals".to_owned())?.ok_or(LabError::Interrupted)?;
         let (folder, ownership) = {
             let registry = Registry::lock()?;
             namespace::prepare_folder()?;
@@ -130,7 +132,8 @@ impl Lab {
             ownership: Mutex::new(Some(ownership)),
         });
         // Until it stands, a lab to be kept is owned too: a failure or a signal removes it.
-        let guard = OwnedGuard::new(Arc::clone(&owned))?;
+        let guard = OwnedGuard::new(Arc::clone(&owned));
+        drop(beginning);
         let topology = Topology::plan(&spec);
         let mut record = Record::new(spec.clone());
         let (namespaces, data) = {
@@ -352,10 +355,10 @@ struct OwnedGuard {
 }
 
 impl OwnedGuard {
-    fn new(lab: Arc<OwnedLab>) -> Result<Self, LabError> {
+    fn new(lab: Arc<OwnedLab>) -> Self {
         let guard = Self { lab: Some(Arc::clone(&lab)) };
-        signal::register(lab).context(|| "watch for signals".to_owned())?;
-        Ok(guard)
+        signal::register(lab);
+        guard
     }
 
     /// The lab stands and is its owner's.

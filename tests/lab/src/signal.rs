@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -36,12 +36,20 @@ fn registry() -> &'static Registry {
     &REGISTRY
 }
 
-/// Has `lab` removed on SIGINT, SIGTERM and SIGHUP, after which the signal ends the process as usual.
-pub(crate) fn register(lab: Arc<dyn Remove>) -> io::Result<()> {
+/// Held while a lab begins: a signal waits for it to be [registered](register).
+static BEGINNING: Mutex<()> = Mutex::new(());
+
+/// Has a signal wait until a lab that begins is registered, or the guard goes out of use. Nothing if one came before.
+pub(crate) fn begin() -> io::Result<Option<MutexGuard<'static, ()>>> {
     static WATCHING: OnceLock<Result<(), io::ErrorKind>> = OnceLock::new();
     (*WATCHING.get_or_init(|| watch().map_err(|error| error.kind())))?;
+    let beginning = BEGINNING.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok((!is_ending()).then_some(beginning))
+}
+
+/// Has `lab` removed on SIGINT, SIGTERM and SIGHUP, after which the signal ends the process as usual.
+pub(crate) fn register(lab: Arc<dyn Remove>) {
     registry().lock().unwrap_or_else(PoisonError::into_inner).push(lab);
-    Ok(())
 }
 
 /// Forgets `lab`, which is gone or is kept.
@@ -54,6 +62,7 @@ fn watch() -> io::Result<()> {
     let remove_all = move || {
         for signal in signals.forever() {
             ENDING.store(true, Ordering::Release);
+            drop(BEGINNING.lock().unwrap_or_else(PoisonError::into_inner));
             let labs = registry().lock().unwrap_or_else(PoisonError::into_inner).clone();
             for lab in labs {
                 lab.remove();
