@@ -13,11 +13,14 @@ pub enum Step {
     AsService = 2,
     /// The pod that it is for is who sent it: hide that, and give it the packet.
     HideClient = 3,
+    /// A pod speaks to its link alone.
+    Hear = 4,
 }
 
 impl Step {
     /// All of them, in the order of their positions.
-    pub const ALL: [Self; 4] = [Self::ToService, Self::ToBackend, Self::AsService, Self::HideClient];
+    pub const ALL: [Self; 5] =
+        [Self::ToService, Self::ToBackend, Self::AsService, Self::HideClient, Self::Hear];
 
     /// The name of the program.
     #[must_use]
@@ -27,6 +30,7 @@ impl Step {
             Self::ToBackend => "to_backend",
             Self::AsService => "as_service",
             Self::HideClient => "hide_client",
+            Self::Hear => "hear_pod",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{helpers::bpf_redirect, macros::classifier, programs::TcContext};
 use landbridge_bpf_maps::{
-    Direction, Hook, Endpoint, IpcacheEntry, NodeNumber, Reason, Step, TracePoint, Way, identity,
+    Direction, Endpoint, Hook, IpcacheEntry, NodeNumber, Reason, Step, TracePoint, Way, identity,
 };
 use landbridge_bpf_verdict::{Flow, Passage, Scope, notice::Trouble, owner::is_allocated, packet::protocol};
 
@@ -38,6 +38,13 @@ pub fn to_backend(ctx: TcContext) -> i32 {
     finish(&ctx, outcome)
 }
 
+/// What a pod says to its link alone.
+#[classifier]
+pub fn hear_pod(ctx: TcContext) -> i32 {
+    let outcome = hear(&ctx);
+    finish(&ctx, outcome)
+}
+
 /// What the node's stack sends to a pod: from the node itself, or from outside of the mesh. Pods and other nodes reach
 /// it past the stack.
 #[classifier]
@@ -52,7 +59,7 @@ fn leave(ctx: &TcContext, is_translated: bool) -> Outcome {
     const IN: Direction = Direction::Ingress;
     let mut flow = Flow::default();
     if read(ctx, &mut flow).of(OUT)? == Scope::Link {
-        return hear(ctx);
+        return go_on(ctx, Step::Hear, OUT);
     }
     flow.is_translated = is_translated;
     let len = ctx.len();

@@ -99,7 +99,7 @@ fn a_million_packets_end_as_a_model_says() {
         let times = endings.get(&(*program, Some((*reason, *direction)))).copied().unwrap_or_default();
         let name = reason.name();
         assert!(
-            times >= ran / 20_000,
+            times >= ran / 40_000,
             "{SEED}={seed}: {program} ended as {name} {direction:?} only {times} times"
         );
     }

@@ -26,6 +26,8 @@ const POD: Endpoint = Endpoint {
     host_mac: [0; 6],
     id: 1,
     port_prefixes: 0,
+    ingress_lacks: landbridge_bpf_maps::KeyForms(0),
+    egress_lacks: landbridge_bpf_maps::KeyForms(0),
 };
 
 const fn key(last: u8) -> ServiceKey {

@@ -93,6 +93,7 @@ impl Model {
 
     fn sent_by_pod(&mut self, arrival: &Arrival, out: &mut Expected, now: u64) -> Result<(), Dropped> {
         let Some(mut flow) = read(&arrival.frame).map_err(|reason| (reason, OUT))? else {
+            self.step(Step::Hear);
             return self.hear(arrival, out).map_err(|reason| (reason, OUT));
         };
         let sender = self.endpoints.get(&flow.source).copied();

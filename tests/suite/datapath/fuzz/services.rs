@@ -179,7 +179,7 @@ impl Model {
         rewrite(&mut out.frame, flow, End::Source, &service.address, service.port)
     }
 
-    fn step(&mut self, step: Step) {
+    pub(super) fn step(&mut self, step: Step) {
         *self.steps.entry(step).or_default() += 1;
     }
 
