@@ -31,7 +31,7 @@ pub(crate) const MAPS: &str = "maps";
 const KEPT: [(&str, u32); 6] = [
     (CONNECTIONS, 1),
     (MASQUERADE, 3),
-    (SERVICE_FLOWS, 4),
+    (SERVICE_FLOWS, 5),
     (UDP_PEERS, 1),
     (SOCKET_SERVICE, 4),
     (METRICS, 1),

@@ -59,8 +59,8 @@ pub extern "C" fn recall(skb: *mut __sk_buff, hook: u32) -> u64 {
         0 => return UNKNOWN,
         headers => Headers { version: headers as u8, len: (headers >> 8) as u16 },
     };
-    // SAFETY: entries are replaced whole. One that is replaced meanwhile may be read half old and half new, and both halves
-    // were true of this flow.
+    // SAFETY: the kernel keeps the memory. The stack has no room for a copy. In a map that is full another flow may get it
+    // within the few instructions that follow, as any entry of such a map may be taken from under a program.
     let Some(known) = (unsafe { KNOWN_FLOWS.get(&key) }) else { return UNKNOWN };
     let generation = generation();
     #[cfg(feature = "trial")]
@@ -154,8 +154,8 @@ pub fn learn(
     keep_flow(flow, place, u64::from(generation) | u64::from(identity) << 32, pod, tunnel);
 }
 
-/// See [`learn`]. Known to the kernel by its name, see `tables`: `place` is the interface, the way, the hook and the passage, `when` the
-/// generation and the identity.
+/// See [`learn`]. Known to the kernel by its name, see `tables`: `place` is the interface, the way, the hook and the passage,
+/// `when` the generation and the identity.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn keep_flow(

@@ -9,7 +9,8 @@
 //!
 //! Invariants:
 //! - It makes no difference but in time: what is known of a flow is what its last packet was judged to be, by maps that have
-//!   not changed since ([`GENERATION_LEN`](landbridge_bpf_maps::GENERATION_LEN)).
+//!   not changed since ([`GENERATION_LEN`](landbridge_bpf_maps::GENERATION_LEN)). Only that the same UDP ports call a backend by
+//!   the name of a service from now on, as packets that no socket translated, is noticed late.
 //! - A flow is known for a second at most. So what is remembered of its connection is as young as if each packet were judged,
 //!   to within that second.
 //! - A packet that changes what is remembered of a connection makes no flow known: those of one or two packets cost no more
