@@ -36,8 +36,7 @@ use crate::run::{Failure, Report, run};
 use crate::shrink::shrink;
 
 const SEEDS: u64 = 20;
-/// Without optimization an operation takes four milliseconds of CPU at both stores and their clients.
-const OPERATIONS: usize = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
+const OPERATIONS: usize = 10_000;
 /// Seeds at a time. etcd looks at watches of the past every 100 ms only, which is time for others.
 const CONCURRENT: usize = 10;
 /// In how many seeds a difference may be seen that is not there when all of it is run anew: on a machine that stands still
