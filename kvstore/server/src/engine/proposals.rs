@@ -13,19 +13,19 @@
 //! - The answer is what this member made of the request, whoever leads, so that it can be read here afterwards.
 
 mod gathering;
+mod under_way;
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Origin, Request, weight};
 use super::{Applied, ProposeError};
 use gathering::{Crowd, Gathering};
+use under_way::UnderWay;
 
 /// Requests that may wait to become part of a batch. When it is full, those who propose wait.
 const QUEUE_LEN: usize = 4096;
@@ -128,14 +128,14 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) {
     let Queue { waiting: mut queue, gathering } = queue;
-    let mut under_way = FuturesUnordered::new();
+    let mut under_way = UnderWay::new();
     let (mut requests_under_way, mut crowd) = (0, Crowd::default());
     let mut sequence = 0;
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(answered) = under_way.next() => {
+            answered = under_way.next() => {
                 crowd.seen(requests_under_way + queue.len());
                 requests_under_way -= answered;
                 continue;
@@ -159,7 +159,9 @@ pub(super) async fn run(
     }
     // Each ends with its answer: openraft is told to stop as well. Who waits in the queue is let go of with it.
     queue.close();
-    while under_way.next().await.is_some() {}
+    while !under_way.is_empty() {
+        under_way.next().await;
+    }
     for answer in std::mem::take(&mut *attendants.batches()).into_values().flatten() {
         drop(answer.send(Err(ProposeError::Stopped)));
     }
