@@ -129,8 +129,7 @@ impl Store {
     /// [`StoreError`]; then nothing has changed.
     pub fn txn(&mut self, request: &TxnRequest, limits: TxnLimits) -> Result<TxnResponse, StoreError> {
         validate(request, limits.max_ops)?;
-        Changes::of(&request.success)?;
-        Changes::of(&request.failure)?;
+        request.check_changes()?;
         let branch = self.choose(request);
         self.check_branch(&branch)?;
         let mut write = Write::new(self);
@@ -222,6 +221,16 @@ impl TxnRequest {
             Op::Put(_) | Op::Delete(_) => false,
             Op::Txn(inner) => inner.is_read_only(),
         })
+    }
+
+    /// Checks that no key is put twice, or put and deleted, whichever branch is taken.
+    ///
+    /// # Errors
+    /// [`StoreError::DuplicateKey`].
+    pub fn check_changes(&self) -> Result<(), StoreError> {
+        Changes::of(&self.success)?;
+        Changes::of(&self.failure)?;
+        Ok(())
     }
 }
 

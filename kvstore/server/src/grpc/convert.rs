@@ -86,6 +86,8 @@ pub(super) fn txn(request: pb::TxnRequest, max_ops: usize) -> Result<TxnRequest,
     if size(&request) > max_ops.saturating_mul(3) {
         return Err(status::refused(StoreError::TooManyOps));
     }
+    // As in etcd before it is asked who wants that.
+    request.check_changes().map_err(status::refused)?;
     Ok(request)
 }
 

@@ -27,9 +27,13 @@ impl Service {
         Ok((self.header_of_term(revision, term), outcome.map_err(status::refused)?))
     }
 
-    fn check_size(&self, request: &impl Message) -> Result<(), Status> {
-        let fits = request.encoded_len() <= self.settings().max_request_bytes;
-        if fits { Ok(()) } else { Err(status::request_too_large()) }
+    /// Whether a change is small enough to be proposed. As in etcd, whose token is not valid is told that first.
+    fn check_size(&self, peer: &Peer, bytes: usize) -> Result<(), Status> {
+        if bytes <= self.settings().max_request_bytes {
+            return Ok(());
+        }
+        self.gate().identify(peer)?;
+        Err(status::request_too_large())
     }
 
     /// Whether the user may attach keys to `leases`: keys end with their lease, so that who may not delete what is on it
@@ -106,8 +110,9 @@ impl pb::kv_server::Kv for Service {
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
         let (peer, held) = (Peer::of(request.extensions()), held(request.extensions()));
         let request = request.into_inner();
-        self.check_size(&request)?;
+        let bytes = request.encoded_len();
         let request = convert::put(&request)?;
+        self.check_size(&peer, bytes)?;
         let leases = request.lease.into_iter().collect();
         let check = |permissions: &Permissions| {
             permissions.put(&request)?;
@@ -128,8 +133,9 @@ impl pb::kv_server::Kv for Service {
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         let (peer, held) = (Peer::of(request.extensions()), held(request.extensions()));
         let request = request.into_inner();
-        self.check_size(&request)?;
+        let bytes = request.encoded_len();
         let request = convert::delete(&request)?;
+        self.check_size(&peer, bytes)?;
         let check = |permissions: &Permissions| permissions.delete(&request.range, request.prev_kv);
         let permissions = self.permitted(&peer, check).await?;
         let (header, outcome) = self.carry_out(Command::DeleteRange(request), permissions.version()).await?;
@@ -143,10 +149,13 @@ impl pb::kv_server::Kv for Service {
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
         let (peer, held) = (Peer::of(request.extensions()), held(request.extensions()));
         let request = request.into_inner();
-        self.check_size(&request)?;
+        let bytes = request.encoded_len();
         let serializable = is_serializable(&request);
         let limits = TxnLimits { max_ops: self.settings().max_txn_ops };
         let request = convert::txn(request, limits.max_ops)?;
+        if !request.is_read_only() {
+            self.check_size(&peer, bytes)?;
+        }
         let mut leases = BTreeSet::new();
         collect_leases(&request, &mut leases);
         let check = |permissions: &Permissions| {

@@ -48,8 +48,8 @@ impl pb::lease_server::Lease for Service {
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         let peer = Peer::of(request.extensions());
         let request = request.into_inner();
-        let ttl = granted_ttl_seconds(request.ttl, self.min_lease_seconds()).map_err(status::refused)?;
         self.permitted(&peer, Permissions::leases).await?;
+        let ttl = granted_ttl_seconds(request.ttl, self.min_lease_seconds()).map_err(status::refused)?;
         // 0 asks for a number: a random one, since members pick without asking each other.
         let id = LeaseId::new(request.id)
             .unwrap_or_else(|_| LeaseId::new(fastrand::i64(1..)).expect("the range begins at 1"));

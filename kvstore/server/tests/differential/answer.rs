@@ -1,15 +1,17 @@
 //! What a store answers to an operation, without what is allowed to differ.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
+use landbridge_kvstore_server::grpc::proto::{authpb, etcdserverpb as pb};
+use pb::auth_client::AuthClient;
 use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
 use pb::maintenance_client::MaintenanceClient;
 use tonic::transport::Channel;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
-use crate::operation::Operation;
+use crate::operation::{Operation, Users};
 
 /// An answer: what came, or why nothing did.
 pub(crate) type Answer = Result<Reply, Refusal>;
@@ -44,6 +46,8 @@ pub(crate) enum Reply {
     KeepAlive(Vec<pb::LeaseKeepAliveResponse>),
     Alarms(pb::AlarmResponse),
     HashKv(pb::HashKvResponse),
+    /// Of the Auth service.
+    Users(Option<pb::ResponseHeader>, Told),
 }
 
 impl Reply {
@@ -66,16 +70,39 @@ impl Reply {
             Self::KeepAlive(replies) => replies.iter_mut().map(|reply| &mut reply.header).collect(),
             Self::Alarms(reply) => vec![&mut reply.header],
             Self::HashKv(reply) => vec![&mut reply.header],
+            Self::Users(header, _) => vec![header],
         }
     }
+}
+
+/// What the Auth service says, besides its header.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Told {
+    Done,
+    Status { enabled: bool, revision: u64 },
+    Token(String),
+    Names(Vec<String>),
+    Permissions(Vec<authpb::Permission>),
 }
 
 /// A client of one of the stores.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
+    auth: AuthClient<Channel>,
+    /// By the name of who got it.
+    tokens: BTreeMap<String, String>,
     kv: KvClient<Channel>,
     lease: LeaseClient<Channel>,
     maintenance: MaintenanceClient<Channel>,
+}
+
+/// A request with a token.
+fn with<T>(message: T, token: Option<&str>) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(token) = token.and_then(|token| token.parse().ok()) {
+        request.metadata_mut().insert("token", token);
+    }
+    request
 }
 
 fn reply<T>(make: impl FnOnce(T) -> Reply) -> impl FnOnce(Response<T>) -> Reply {
@@ -85,6 +112,8 @@ fn reply<T>(make: impl FnOnce(T) -> Reply) -> impl FnOnce(Response<T>) -> Reply 
 impl Client {
     pub(crate) fn new(channel: &Channel) -> Self {
         Self {
+            auth: AuthClient::new(channel.clone()),
+            tokens: BTreeMap::new(),
             kv: KvClient::new(channel.clone()).max_decoding_message_size(usize::MAX),
             lease: LeaseClient::new(channel.clone()),
             maintenance: MaintenanceClient::new(channel.clone()),
@@ -93,42 +122,91 @@ impl Client {
 
     /// Asks one thing that is answered at once; `None` if the operation is one of watches.
     pub(crate) async fn ask(&mut self, operation: Operation) -> Option<Answer> {
-        let answer = match operation {
-            Operation::Range(request) => self.kv.range(request).await.map(reply(Reply::Range)),
-            Operation::Put(request) => self.kv.put(request).await.map(reply(Reply::Put)),
-            Operation::DeleteRange(request) => {
-                self.kv.delete_range(request).await.map(reply(Reply::DeleteRange))
-            }
-            Operation::Txn(request) => self.kv.txn(request).await.map(reply(Reply::Txn)),
-            Operation::Compact(request) => self.kv.compact(request).await.map(reply(Reply::Compact)),
-            Operation::Grant(request) => self.lease.lease_grant(request).await.map(reply(Reply::Grant)),
-            Operation::GrantAndRevoke(request) => self.grant_and_revoke(request).await,
-            Operation::Revoke(request) => self.lease.lease_revoke(request).await.map(reply(Reply::Revoke)),
-            Operation::TimeToLive(request) => {
-                self.lease.lease_time_to_live(request).await.map(reply(Reply::TimeToLive))
-            }
-            Operation::Leases => {
-                self.lease.lease_leases(pb::LeaseLeasesRequest {}).await.map(reply(Reply::Leases))
-            }
-            Operation::KeepAlive(ids) => self.keep_alive(ids).await,
-            Operation::Alarms => {
-                self.maintenance.alarm(pb::AlarmRequest::default()).await.map(reply(Reply::Alarms))
-            }
-            Operation::HashKv(request) => self.maintenance.hash_kv(request).await.map(reply(Reply::HashKv)),
-            Operation::Watch { .. }
+        let (user, operation) = match operation {
+            Operation::As { user, operation } => (Some(user), *operation),
+            operation => (None, operation),
+        };
+        let token = user.map(|user| self.tokens.get(&user).cloned().unwrap_or_else(|| "nobody.1".to_owned()));
+        let answer = self.ask_with(token.as_deref(), operation).await?;
+        Some(answer.map_err(Refusal::from))
+    }
+
+    async fn ask_with(&mut self, token: Option<&str>, operation: Operation) -> Option<Result<Reply, Status>> {
+        macro_rules! call {
+            ($client:ident.$method:ident($request:expr) => $reply:ident) => {
+                self.$client.$method(with($request, token)).await.map(reply(Reply::$reply))
+            };
+        }
+        Some(match operation {
+            Operation::Range(request) => call!(kv.range(request) => Range),
+            Operation::Put(request) => call!(kv.put(request) => Put),
+            Operation::DeleteRange(request) => call!(kv.delete_range(request) => DeleteRange),
+            Operation::Txn(request) => call!(kv.txn(request) => Txn),
+            Operation::Compact(request) => call!(kv.compact(request) => Compact),
+            Operation::Grant(request) => call!(lease.lease_grant(request) => Grant),
+            Operation::GrantAndRevoke(request) => self.grant_and_revoke(request, token).await,
+            Operation::Revoke(request) => call!(lease.lease_revoke(request) => Revoke),
+            Operation::TimeToLive(request) => call!(lease.lease_time_to_live(request) => TimeToLive),
+            Operation::Leases => call!(lease.lease_leases(pb::LeaseLeasesRequest {}) => Leases),
+            Operation::KeepAlive(ids) => self.keep_alive(ids, token).await,
+            Operation::Alarms => call!(maintenance.alarm(pb::AlarmRequest::default()) => Alarms),
+            Operation::HashKv(request) => call!(maintenance.hash_kv(request) => HashKv),
+            Operation::Users(users) => self.ask_users(users, token).await,
+            Operation::As { .. }
+            | Operation::Watch { .. }
             | Operation::CancelWatch { .. }
             | Operation::RequestProgress { .. }
             | Operation::CloseStream { .. }
             | Operation::Sync => return None,
-        };
-        Some(answer.map_err(Refusal::from))
+        })
     }
 
-    async fn grant_and_revoke(&mut self, request: pb::LeaseGrantRequest) -> Result<Reply, Status> {
+    async fn ask_users(&mut self, users: Users, token: Option<&str>) -> Result<Reply, Status> {
+        macro_rules! call {
+            ($method:ident($request:expr)) => { call!($method($request), _response => Told::Done) };
+            ($method:ident($request:expr), $response:ident => $told:expr) => {{
+                let $response = self.auth.$method(with($request, token)).await?.into_inner();
+                Ok(Reply::Users($response.header, $told))
+            }};
+        }
+        match users {
+            Users::Enable => call!(auth_enable(pb::AuthEnableRequest {})),
+            Users::Disable => call!(auth_disable(pb::AuthDisableRequest {})),
+            Users::Status => call!(auth_status(pb::AuthStatusRequest {}), status => {
+                Told::Status { enabled: status.enabled, revision: status.auth_revision }
+            }),
+            Users::Authenticate(request) => {
+                let name = request.name.clone();
+                let response = self.auth.authenticate(with(request, token)).await?.into_inner();
+                self.tokens.insert(name, response.token.clone());
+                Ok(Reply::Users(response.header, Told::Token(response.token)))
+            }
+            Users::Add(request) => call!(user_add(request)),
+            Users::Get(request) => call!(user_get(request), user => Told::Names(user.roles)),
+            Users::List => call!(user_list(pb::AuthUserListRequest {}), list => Told::Names(list.users)),
+            Users::Delete(request) => call!(user_delete(request)),
+            Users::ChangePassword(request) => call!(user_change_password(request)),
+            Users::GrantRole(request) => call!(user_grant_role(request)),
+            Users::RevokeRole(request) => call!(user_revoke_role(request)),
+            Users::AddRole(request) => call!(role_add(request)),
+            Users::GetRole(request) => call!(role_get(request), role => Told::Permissions(role.perm)),
+            Users::ListRoles => call!(role_list(pb::AuthRoleListRequest {}), list => Told::Names(list.roles)),
+            Users::DeleteRole(request) => call!(role_delete(request)),
+            Users::GrantPermission(request) => call!(role_grant_permission(request)),
+            Users::RevokePermission(request) => call!(role_revoke_permission(request)),
+        }
+    }
+
+    async fn grant_and_revoke(
+        &mut self,
+        request: pb::LeaseGrantRequest,
+        token: Option<&str>,
+    ) -> Result<Reply, Status> {
         let asked = Instant::now();
-        let granted = self.lease.lease_grant(request).await?.into_inner();
+        let granted = self.lease.lease_grant(with(request, token)).await?.into_inner();
         let ttl = Duration::from_secs(granted.ttl.unsigned_abs());
-        let revoked = match self.lease.lease_revoke(pb::LeaseRevokeRequest { id: granted.id }).await {
+        let revoke = pb::LeaseRevokeRequest { id: granted.id };
+        let revoked = match self.lease.lease_revoke(with(revoke, token)).await {
             Ok(revoked) => Some(revoked.into_inner()),
             Err(status) if status.code() == Code::NotFound && asked.elapsed() >= ttl => None,
             Err(status) => return Err(status),
@@ -136,9 +214,10 @@ impl Client {
         Ok(Reply::GrantAndRevoke(granted, revoked))
     }
 
-    async fn keep_alive(&mut self, ids: Vec<i64>) -> Result<Reply, Status> {
+    async fn keep_alive(&mut self, ids: Vec<i64>, token: Option<&str>) -> Result<Reply, Status> {
         let requests: Vec<_> = ids.into_iter().map(|id| pb::LeaseKeepAliveRequest { id }).collect();
-        let mut stream = self.lease.lease_keep_alive(tokio_stream::iter(requests)).await?.into_inner();
+        let mut stream =
+            self.lease.lease_keep_alive(with(tokio_stream::iter(requests), token)).await?.into_inner();
         let mut replies = Vec::new();
         while let Some(reply) = stream.message().await? {
             replies.push(reply);

@@ -10,7 +10,7 @@ use pb::request_op::Request;
 use pb::watch_create_request::FilterType;
 
 use crate::answer::Answer;
-use crate::operation::{Operation, Revisions};
+use crate::operation::{Operation, Revisions, Users};
 
 /// Texts of refusals that have to be seen.
 const REFUSALS: [&str; 12] = [
@@ -26,6 +26,44 @@ const REFUSALS: [&str; 12] = [
     "etcdserver: too large lease TTL",
     "etcdserver: requested lease not found",
     "etcdserver: lease already exists",
+];
+
+/// What the Auth service can be asked, as [`Users`] names it.
+const KINDS_OF_USERS: &[&str] = &[
+    "Enable",
+    "Disable",
+    "Status",
+    "Authenticate",
+    "Add",
+    "Get",
+    "List",
+    "Delete",
+    "ChangePassword",
+    "GrantRole",
+    "RevokeRole",
+    "AddRole",
+    "GetRole",
+    "ListRoles",
+    "DeleteRole",
+    "GrantPermission",
+    "RevokePermission",
+];
+/// Texts of refusals that have to be seen where there are users.
+const REFUSALS_OF_USERS: [&str; 14] = [
+    "etcdserver: user name is empty",
+    "etcdserver: invalid auth token",
+    "etcdserver: permission denied",
+    "etcdserver: authentication failed, invalid user ID or password",
+    "etcdserver: authentication is not enabled",
+    "etcdserver: invalid auth management",
+    "etcdserver: user name already exists",
+    "etcdserver: user name not found",
+    "etcdserver: role name already exists",
+    "etcdserver: role name not found",
+    "etcdserver: role name is empty",
+    "etcdserver: role is not granted to the user",
+    "etcdserver: permission is not granted to the role",
+    "etcdserver: root user does not exist",
 ];
 
 /// Counts by option. One that was looked for and never found has a count of 0.
@@ -85,15 +123,22 @@ impl Coverage {
             Operation::CloseStream { .. } => self.option("watch close stream", true),
             Operation::Sync => self.option("sync", true),
             Operation::HashKv(request) => self.revision("hash", request.revision, revisions),
+            Operation::Users(users) => self.users(users),
+            Operation::As { user, operation } => {
+                self.option("users: request of root", user == "root");
+                self.option("users: request of another", user != "root");
+                self.note(operation, revisions);
+            }
             Operation::Alarms => self.option("alarms", true),
         }
     }
 
     /// Counts what was answered.
-    pub(crate) fn note_answer(&mut self, answer: &Answer) {
+    pub(crate) fn note_answer(&mut self, answer: &Answer, has_users: bool) {
         let text = answer.as_ref().err().map_or("", |refusal| &refusal.text);
-        for refusal in REFUSALS {
-            self.option(&format!("refused: {refusal}"), refusal == text);
+        let refusals = if has_users { &REFUSALS_OF_USERS[..] } else { &REFUSALS };
+        for refusal in refusals {
+            self.option(&format!("refused: {refusal}"), *refusal == text);
         }
     }
 
@@ -187,6 +232,14 @@ impl Coverage {
             [CompareResult::Equal, CompareResult::Greater, CompareResult::Less, CompareResult::NotEqual];
         let all: Vec<_> = targets.iter().flat_map(|target| results.map(|result| (*target, result))).collect();
         self.choice("compare", &all, &(compare.target(), compare.result()));
+    }
+
+    fn users(&mut self, users: &Users) {
+        let text = format!("{users:?}");
+        let name = text.split('(').next().unwrap_or_default();
+        for kind in KINDS_OF_USERS {
+            self.option(&format!("users: {kind}"), *kind == name);
+        }
     }
 
     fn watch(&mut self, request: &pb::WatchCreateRequest, revisions: Revisions) {

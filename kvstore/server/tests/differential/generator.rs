@@ -13,7 +13,10 @@ mod keys;
 mod kv;
 mod lease;
 mod txn;
+mod users;
 mod watch;
+
+pub(crate) use users::{PASSWORD, ROOT};
 
 use crate::operation::Operation;
 
@@ -26,13 +29,18 @@ pub(crate) const TOO_LARGE_VALUE: usize = 40 << 10;
 #[derive(Debug)]
 pub(crate) struct Generator {
     dice: fastrand::Rng,
+    has_users: bool,
     /// What was drawn as one thing with the one before.
     planned: std::collections::VecDeque<Operation>,
 }
 
 impl Generator {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { dice: fastrand::Rng::with_seed(seed), planned: std::collections::VecDeque::new() }
+        Self {
+            dice: fastrand::Rng::with_seed(seed),
+            has_users: false,
+            planned: std::collections::VecDeque::new(),
+        }
     }
 
     /// Whether something with this chance happens, in a thousand.
@@ -76,6 +84,7 @@ impl Iterator for Generator {
     fn next(&mut self) -> Option<Operation> {
         Some(match self.planned.pop_front() {
             Some(operation) => operation,
+            None if self.has_users => self.draw_of_users(),
             None => self.draw(),
         })
     }

@@ -47,6 +47,34 @@ pub(crate) enum Operation {
     Alarms,
     /// A checksum of all keys and their history, which has to be etcd's.
     HashKv(pb::HashKvRequest),
+    Users(Users),
+    /// With the token that a user got last, or with one that nobody got if the user got none.
+    As {
+        user: String,
+        operation: Box<Operation>,
+    },
+}
+
+/// What is asked of the Auth service.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Users {
+    Enable,
+    Disable,
+    Status,
+    Authenticate(pb::AuthenticateRequest),
+    Add(pb::AuthUserAddRequest),
+    Get(pb::AuthUserGetRequest),
+    List,
+    Delete(pb::AuthUserDeleteRequest),
+    ChangePassword(pb::AuthUserChangePasswordRequest),
+    GrantRole(pb::AuthUserGrantRoleRequest),
+    RevokeRole(pb::AuthUserRevokeRoleRequest),
+    AddRole(pb::AuthRoleAddRequest),
+    GetRole(pb::AuthRoleGetRequest),
+    ListRoles,
+    DeleteRole(pb::AuthRoleDeleteRequest),
+    GrantPermission(pb::AuthRoleGrantPermissionRequest),
+    RevokePermission(pb::AuthRoleRevokePermissionRequest),
 }
 
 /// The revisions that [`NOW`] and [`COMPACTED`] stand for.
@@ -94,6 +122,11 @@ impl Revisions {
 }
 
 impl Operation {
+    /// What is asked, whoever asks.
+    pub(crate) fn asked(&self) -> &Self {
+        if let Self::As { operation, .. } = self { operation } else { self }
+    }
+
     /// The operation with real revisions.
     pub(crate) fn resolved(&self, revisions: Revisions) -> Self {
         let mut operation = self.clone();
@@ -102,6 +135,7 @@ impl Operation {
             Self::Txn(request) => revisions.txn(request),
             Self::Compact(request) => revisions.resolve(&mut request.revision),
             Self::HashKv(request) => revisions.resolve(&mut request.revision),
+            Self::As { operation, .. } => **operation = operation.resolved(revisions),
             Self::Watch { request, .. } => revisions.resolve(&mut request.start_revision),
             _ => {}
         }

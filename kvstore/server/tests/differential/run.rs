@@ -11,7 +11,8 @@ use tokio::time::timeout;
 use crate::allowed::{Allowed, Differences, even_out};
 use crate::answer::{Answer, Client, Reply};
 use crate::coverage::Coverage;
-use crate::operation::{COMPACTED, NOW, Operation, Revisions};
+use crate::generator::{PASSWORD, ROOT};
+use crate::operation::{COMPACTED, NOW, Operation, Revisions, Users};
 use crate::stores::{Both, PATIENCE, Stores};
 use crate::watching::Watching;
 
@@ -40,10 +41,12 @@ pub(crate) struct Report {
 
 /// Runs `operations`, and then looks at everything that is left, on new stores.
 pub(crate) async fn run(etcd: &Path, operations: &[Operation]) -> Result<Report, Failure> {
-    let stores = Stores::start(etcd).await;
+    let has_users = operations.iter().any(|operation| matches!(operation.asked(), Operation::Users(_)));
+    let stores = Stores::start(etcd, has_users).await;
     let channels = stores.connect().await;
-    let opened = Watching::open(&channels).await;
-    let watching = opened.map_err(|what| Failure { index: 0, operation: Operation::Sync, what })?;
+    let failed = |what| Failure { index: 0, operation: Operation::Sync, what };
+    // Watches that began without a user end, with ours, when users are needed.
+    let watching = if has_users { None } else { Some(Watching::open(&channels).await.map_err(failed)?) };
     let mut sequence = Sequence {
         clients: Both { ours: Client::new(&channels.ours), etcd: Client::new(&channels.etcd) },
         watching,
@@ -51,13 +54,22 @@ pub(crate) async fn run(etcd: &Path, operations: &[Operation]) -> Result<Report,
         compacted: BTreeSet::new(),
         report: Report::default(),
     };
-    for (index, operation) in operations.iter().chain(&last_look()).enumerate() {
+    for (index, operation) in operations.iter().chain(&last_look(has_users)).enumerate() {
         let operation = operation.resolved(sequence.revisions);
         if let Err(what) = sequence.step(&operation).await {
             return Err(Failure { index, operation, what });
         }
     }
     let Sequence { watching, mut report, clients, .. } = sequence;
+    if let Some(watching) = watching {
+        note_watches(&watching, &mut report);
+    }
+    drop((clients, channels));
+    stores.stop().await;
+    Ok(report)
+}
+
+fn note_watches(watching: &Watching, report: &mut Report) {
     for (name, count) in [
         ("events", watching.tally.events),
         ("messages of several revisions", watching.tally.batches),
@@ -70,32 +82,40 @@ pub(crate) async fn run(etcd: &Path, operations: &[Operation]) -> Result<Report,
     for (difference, count) in &watching.differences {
         *report.differences.entry(*difference).or_default() += count;
     }
-    drop((watching, clients, channels));
-    stores.stop().await;
-    Ok(report)
 }
 
-/// Compares everything that can be read.
-fn last_look() -> Vec<Operation> {
+/// Compares everything that can be read. Where there are users, root lets everyone read, if it can.
+fn last_look(has_users: bool) -> Vec<Operation> {
     let all = || pb::RangeRequest {
         key: Bytes::from_static(b"\0"),
         range_end: Bytes::from_static(b"\0"),
         ..Default::default()
     };
     let revisions = [0, COMPACTED, COMPACTED + 1, NOW - 100, NOW - 10, NOW - 3, NOW - 1];
-    let mut operations = vec![Operation::Sync, Operation::Leases];
+    let mut operations = if has_users { open_to_all() } else { vec![Operation::Sync, Operation::Leases] };
     operations.extend(revisions.map(|revision| Operation::Range(pb::RangeRequest { revision, ..all() })));
     operations.extend(
         [0, COMPACTED, COMPACTED + 1, NOW - 10]
             .map(|revision| Operation::HashKv(pb::HashKvRequest { revision })),
     );
-    operations.extend((1..=8).map(|id| Operation::TimeToLive(pb::LeaseTimeToLiveRequest { id, keys: true })));
+    if !has_users {
+        let ids = 1..=8;
+        operations.extend(ids.map(|id| Operation::TimeToLive(pb::LeaseTimeToLiveRequest { id, keys: true })));
+    }
     operations
+}
+
+fn open_to_all() -> Vec<Operation> {
+    let (user, password) = (ROOT.to_owned(), PASSWORD.to_owned());
+    let request = pb::AuthenticateRequest { name: user.clone(), password };
+    let disable = Operation::As { user, operation: Box::new(Operation::Users(Users::Disable)) };
+    vec![Operation::Users(Users::Authenticate(request)), disable]
 }
 
 struct Sequence {
     clients: Both<Client>,
-    watching: Watching,
+    /// `None` where there are users.
+    watching: Option<Watching>,
     revisions: Revisions,
     /// All revisions that were compacted to.
     compacted: BTreeSet<i64>,
@@ -105,13 +125,13 @@ struct Sequence {
 impl Sequence {
     async fn step(&mut self, operation: &Operation) -> Result<(), String> {
         self.report.coverage.note(operation, self.revisions);
-        if let Operation::Compact(request) = operation
+        if let (Some(watching), Operation::Compact(request)) = (&mut self.watching, operation)
             && (self.revisions.compacted + 1..=self.revisions.now).contains(&request.revision)
         {
             // What a watch that is behind is told of what is compacted depends on the moment.
-            self.watching.settle(self.revisions).await?;
+            watching.settle(self.revisions).await?;
         }
-        if let Operation::HashKv(request) = operation
+        if let Operation::HashKv(request) = operation.asked()
             && self.compacted.contains(&request.revision)
         {
             *self.report.differences.entry(Allowed::HashOfCompacted).or_default() += 1;
@@ -126,9 +146,15 @@ impl Sequence {
     }
 
     fn compare(&mut self, operation: &Operation, mut ours: Answer, mut etcd: Answer) -> Result<(), String> {
-        self.report.coverage.note_answer(&etcd);
+        self.report.coverage.note_answer(&etcd, self.watching.is_none());
         if let (Ok(ours), Ok(etcd)) = (&mut ours, &mut etcd) {
             even_out(operation, ours, etcd, &mut self.report.differences)?;
+        }
+        if let (Err(ours), Err(etcd)) = (&ours, &mut etcd)
+            && etcd.text.strip_prefix("auth: ").is_some_and(|text| ours.text == format!("etcdserver: {text}"))
+        {
+            etcd.clone_from(ours);
+            *self.report.differences.entry(Allowed::TextOfMaintenance).or_default() += 1;
         }
         if ours != etcd {
             return Err(format!("  ours {ours:?}\n  etcd {etcd:?}"));
@@ -138,7 +164,7 @@ impl Sequence {
             let revision = header.as_ref().map_or(0, |header| header.revision);
             self.revisions.now = self.revisions.now.max(revision);
         }
-        if let (Operation::Compact(request), Reply::Compact(_)) = (operation, &reply) {
+        if let (Operation::Compact(request), Reply::Compact(_)) = (operation.asked(), &reply) {
             self.revisions.compacted = request.revision;
             self.compacted.insert(request.revision);
         }
@@ -146,7 +172,7 @@ impl Sequence {
     }
 
     async fn watch_step(&mut self, operation: &Operation) -> Result<(), String> {
-        let (watching, revisions) = (&mut self.watching, self.revisions);
+        let (Some(watching), revisions) = (&mut self.watching, self.revisions) else { return Ok(()) };
         let (what, done) = match operation {
             Operation::Watch { stream, request } => {
                 let created = watching.create(*stream, request.clone(), revisions).await?;

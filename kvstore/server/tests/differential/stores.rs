@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 use landbridge_kvstore_server::engine::EngineOptions;
 use landbridge_kvstore_server::grpc::proto::etcdserverpb as pb;
 use landbridge_kvstore_server::wal::WalOptions;
-use landbridge_kvstore_server::{Access, AccessRules, ListenUrl, Server, ServerOptions, ServiceSettings};
+use landbridge_kvstore_server::{Access, AuthOptions, ListenUrl, Server, ServerOptions, ServiceSettings};
 use pb::cluster_client::ClusterClient;
 use tempfile::TempDir;
-use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
 /// The largest request, so small that it can be exceeded often.
 pub(crate) const MAX_REQUEST_BYTES: usize = 16 << 10;
+/// The least work for a password: passwords are not what is looked at.
+const BCRYPT_COST: u32 = 4;
 /// How often quiet watches are told how far they are; the least that etcd accepts.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Nothing that is waited for takes as long, even on a machine that is busy with something else.
@@ -43,8 +44,8 @@ pub(crate) struct Stores {
 }
 
 impl Stores {
-    pub(crate) async fn start(etcd: &Path) -> Self {
-        Self { ours: Ours::start().await, etcd: Etcd::start(etcd).await }
+    pub(crate) async fn start(etcd: &Path, has_users: bool) -> Self {
+        Self { ours: Ours::start().await, etcd: Etcd::start(etcd, has_users).await }
     }
 
     /// A connection to each.
@@ -82,20 +83,18 @@ fn folder() -> TempDir {
 
 struct Ours {
     server: Server,
-    _access: watch::Sender<AccessRules>,
     _folder: TempDir,
 }
 
 impl Ours {
     async fn start() -> Self {
         let folder = folder();
-        let (sender, access) = watch::channel(AccessRules::Open);
         let engine = EngineOptions {
             wal: WalOptions { segment_bytes: 4 << 20, spares: 0 },
             ..EngineOptions::new(folder.path())
         };
         let listen = vec![ListenUrl::http("127.0.0.1:0".parse().unwrap())];
-        let access = Access::Rules(access);
+        let access = Access::Store(AuthOptions { bcrypt_cost: BCRYPT_COST, ..AuthOptions::default() });
         let options = ServerOptions {
             engine,
             listen,
@@ -110,7 +109,7 @@ impl Ours {
             ..ServiceSettings::default()
         };
         let server = Server::start_with(options, settings).await.unwrap();
-        Self { server, _access: sender, _folder: folder }
+        Self { server, _folder: folder }
     }
 
     fn endpoint(&self) -> String {
@@ -128,20 +127,20 @@ struct Etcd {
 impl Etcd {
     /// Starts it on ports that are free. It cannot say which ones it took; if another program is faster, it ends, and is
     /// started anew.
-    async fn start(binary: &Path) -> Self {
+    async fn start(binary: &Path, has_users: bool) -> Self {
         let deadline = Instant::now() + PATIENCE;
-        let mut etcd = Self::spawn(binary);
+        let mut etcd = Self::spawn(binary, has_users);
         while !etcd.answers().await {
             assert!(Instant::now() < deadline, "etcd does not answer on {}", etcd.endpoint);
             if etcd.process.try_wait().unwrap().is_some() {
-                etcd = Self::spawn(binary);
+                etcd = Self::spawn(binary, has_users);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         etcd
     }
 
-    fn spawn(binary: &Path) -> Self {
+    fn spawn(binary: &Path, has_users: bool) -> Self {
         let folder = folder();
         // Both are held until it starts.
         let hold = || TcpListener::bind("127.0.0.1:0").unwrap();
@@ -154,9 +153,14 @@ impl Etcd {
         command.arg("--data-dir").arg(folder.path().join("etcd"));
         command.args(["--listen-client-urls", &endpoint, "--advertise-client-urls", &endpoint]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--max-request-bytes", &MAX_REQUEST_BYTES.to_string(), "--bcrypt-cost", "4"]);
+        let (size, cost) = (MAX_REQUEST_BYTES.to_string(), BCRYPT_COST.to_string());
+        command.args(["--max-request-bytes", &size, "--bcrypt-cost", &cost]);
         let interval = format!("{}ms", PROGRESS_INTERVAL.as_millis());
         command.args(["--experimental-watch-progress-notify-interval", &interval, "--log-level", "panic"]);
+        if has_users {
+            // A user that it has deleted is still there for who asks for a token, until a batch of changes is on disk.
+            command.args(["--backend-batch-limit", "1"]);
+        }
         // Ten at a time on a few processors: one thread each switches less, and there is memory for more garbage.
         command.arg("--unsafe-no-fsync").envs([("GOMAXPROCS", "1"), ("GOGC", "800")]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());

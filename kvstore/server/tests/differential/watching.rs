@@ -208,7 +208,7 @@ impl Watching {
         let ours = ours.create(request.clone()).await?;
         let is_told =
             ours.canceled && ours.watch_id == -1 && ours.cancel_reason.contains("has been compacted");
-        // An empty range is told by both.
+        // An empty range, or a number that is taken, is told by both.
         if !etcd.canceled && !is_told {
             return Err(format!("{request:?}:\n  ours {ours:?}\n  etcd {etcd:?}"));
         }
